@@ -1,0 +1,5 @@
+//! The `siskin` command.
+
+fn main() -> anyhow::Result<()> {
+    Ok(())
+}
