@@ -156,7 +156,7 @@ impl GgmlType {
     /// overflows.
     pub const fn row_bytes(self, cols: usize) -> Option<usize> {
         let info = self.info();
-        if cols % info.block_len != 0 {
+        if !cols.is_multiple_of(info.block_len) {
             return None;
         }
         (cols / info.block_len).checked_mul(info.block_bytes)
