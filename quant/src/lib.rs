@@ -4,6 +4,7 @@
 //! one file for each.
 #![warn(missing_docs)]
 
+pub mod float;
 pub mod formats;
 pub mod types;
 

@@ -1,32 +1,5 @@
 //! The ggml tensor types: identity, sizes and the activation type that each is multiplied with.
 
-macro_rules! formats {
-    ($( $(#[$doc:meta])* $variant:ident = $id:literal, $name:literal, $len:literal, $bytes:literal, $act:ident; )*) => {
-        /// A ggml tensor type. The discriminant is the number that GGUF files store.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[repr(u32)]
-        #[allow(non_camel_case_types)]
-        pub enum GgmlType { $( $(#[$doc])* $variant = $id, )* }
-
-        impl GgmlType {
-            /// Every type, in the order of their numbers.
-            pub const ALL: &'static [GgmlType] = &[ $( GgmlType::$variant, )* ];
-
-            /// One more than the largest number, for tables indexed by type.
-            pub const COUNT: usize = 43;
-
-            /// Sizes and name of this type.
-            pub const fn info(self) -> TypeInfo {
-                match self {
-                    $( GgmlType::$variant => TypeInfo {
-                        name: $name, block_len: $len, block_bytes: $bytes, act: Act::$act,
-                    }, )*
-                }
-            }
-        }
-    };
-}
-
 /// How the activations are stored that a weight type is multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
@@ -53,80 +26,163 @@ pub struct TypeInfo {
     pub act: Act,
 }
 
-formats! {
-    /// IEEE single.
-    F32 = 0, "F32", 1, 4, F32;
-    /// IEEE half.
-    F16 = 1, "F16", 1, 2, F32;
-    /// 4 bits, scale.
-    Q4_0 = 2, "Q4_0", 32, 18, Q8x32;
-    /// 4 bits, scale and minimum.
-    Q4_1 = 3, "Q4_1", 32, 20, Q8x32;
-    /// 5 bits, scale.
-    Q5_0 = 6, "Q5_0", 32, 22, Q8x32;
-    /// 5 bits, scale and minimum.
-    Q5_1 = 7, "Q5_1", 32, 24, Q8x32;
-    /// 8 bits, scale.
-    Q8_0 = 8, "Q8_0", 32, 34, Q8x32;
-    /// 8 bits with a sum: activations only.
-    Q8_1 = 9, "Q8_1", 32, 36, None;
-    /// 2 bits, 4-bit scales and minimums per 16.
-    Q2_K = 10, "Q2_K", 256, 84, Q8x256;
-    /// 3 bits, 6-bit scales per 16.
-    Q3_K = 11, "Q3_K", 256, 110, Q8x256;
-    /// 4 bits, 6-bit scales and minimums per 32.
-    Q4_K = 12, "Q4_K", 256, 144, Q8x256;
-    /// 5 bits, 6-bit scales and minimums per 32.
-    Q5_K = 13, "Q5_K", 256, 176, Q8x256;
-    /// 6 bits, 8-bit scales per 16.
-    Q6_K = 14, "Q6_K", 256, 210, Q8x256;
-    /// 8 bits with sums: activations only.
-    Q8_K = 15, "Q8_K", 256, 292, None;
-    /// 2.06 bits, grid of 8.
-    IQ2_XXS = 16, "IQ2_XXS", 256, 66, Q8x256;
-    /// 2.31 bits, grid of 8.
-    IQ2_XS = 17, "IQ2_XS", 256, 74, Q8x256;
-    /// 3.06 bits, grid of 4.
-    IQ3_XXS = 18, "IQ3_XXS", 256, 98, Q8x256;
-    /// 1.56 bits, ternary grid of 8.
-    IQ1_S = 19, "IQ1_S", 256, 50, Q8x256;
-    /// 4 bits, non-linear table.
-    IQ4_NL = 20, "IQ4_NL", 32, 18, Q8x32;
-    /// 3.44 bits, grid of 4.
-    IQ3_S = 21, "IQ3_S", 256, 110, Q8x256;
-    /// 2.5 bits, grid of 8.
-    IQ2_S = 22, "IQ2_S", 256, 82, Q8x256;
-    /// 4 bits, non-linear table, 6-bit scales per 32.
-    IQ4_XS = 23, "IQ4_XS", 256, 136, Q8x256;
-    /// Integers.
-    I8 = 24, "I8", 1, 1, None;
-    /// Integers.
-    I16 = 25, "I16", 1, 2, None;
-    /// Integers.
-    I32 = 26, "I32", 1, 4, None;
-    /// Integers.
-    I64 = 27, "I64", 1, 8, None;
-    /// IEEE double.
-    F64 = 28, "F64", 1, 8, None;
-    /// 1.75 bits, ternary grid of 8.
-    IQ1_M = 29, "IQ1_M", 256, 56, Q8x256;
-    /// The upper half of a single.
-    BF16 = 30, "BF16", 1, 2, F32;
-    /// Ternary, 1.69 bits.
-    TQ1_0 = 34, "TQ1_0", 256, 54, Q8x256;
-    /// Ternary, 2.06 bits.
-    TQ2_0 = 35, "TQ2_0", 256, 66, Q8x256;
-    /// 4-bit floats with a power-of-two scale per 32.
-    MXFP4 = 39, "MXFP4", 32, 17, Q8x32;
-    /// 4-bit floats with an 8-bit float scale per 16.
-    NVFP4 = 40, "NVFP4", 64, 36, Q8x32;
-    /// Signs with a scale per 128.
-    Q1_0 = 41, "Q1_0", 128, 18, Q8x32;
-    /// 2 bits with a scale per 64.
-    Q2_0 = 42, "Q2_0", 64, 18, Q8x32;
+/// The one list of types. Calls `$then!` with all rows in three groups, preceded by whatever stands
+/// in the brackets:
+///
+/// - `int`: weights with integer codes, whose block implements [`IntBlock`](crate::formats::IntBlock);
+/// - `plain`: other types with values, whose block implements [`Block`](crate::formats::Block);
+/// - `none`: types that hold no values to compute with.
+///
+/// A row is `Variant = number in the file, name, elements in a block, bytes in a block, what the
+/// activations are stored as, the block`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! formats {
+    ($then:path [$($args:tt)*]) => {
+        $then! { [$($args)*]
+            int {
+                /// 4 bits, scale.
+                Q4_0 = 2, "Q4_0", 32, 18, Q8x32, BlockQ4_0;
+                /// 4 bits, scale and minimum.
+                Q4_1 = 3, "Q4_1", 32, 20, Q8x32, BlockQ4_1;
+                /// 5 bits, scale.
+                Q5_0 = 6, "Q5_0", 32, 22, Q8x32, BlockQ5_0;
+                /// 5 bits, scale and minimum.
+                Q5_1 = 7, "Q5_1", 32, 24, Q8x32, BlockQ5_1;
+                /// 8 bits, scale.
+                Q8_0 = 8, "Q8_0", 32, 34, Q8x32, BlockQ8_0;
+                /// 2 bits, 4-bit scales and minimums per 16.
+                Q2_K = 10, "Q2_K", 256, 84, Q8x256, BlockQ2K;
+                /// 3 bits, 6-bit scales per 16.
+                Q3_K = 11, "Q3_K", 256, 110, Q8x256, BlockQ3K;
+                /// 4 bits, 6-bit scales and minimums per 32.
+                Q4_K = 12, "Q4_K", 256, 144, Q8x256, BlockQ4K;
+                /// 5 bits, 6-bit scales and minimums per 32.
+                Q5_K = 13, "Q5_K", 256, 176, Q8x256, BlockQ5K;
+                /// 6 bits, 8-bit scales per 16.
+                Q6_K = 14, "Q6_K", 256, 210, Q8x256, BlockQ6K;
+                /// 2.06 bits, grid of 8.
+                IQ2_XXS = 16, "IQ2_XXS", 256, 66, Q8x256, BlockIQ2XXS;
+                /// 2.31 bits, grid of 8.
+                IQ2_XS = 17, "IQ2_XS", 256, 74, Q8x256, BlockIQ2XS;
+                /// 3.06 bits, grid of 4.
+                IQ3_XXS = 18, "IQ3_XXS", 256, 98, Q8x256, BlockIQ3XXS;
+                /// 1.56 bits, ternary grid of 8.
+                IQ1_S = 19, "IQ1_S", 256, 50, Q8x256, BlockIQ1S;
+                /// 4 bits, non-linear table.
+                IQ4_NL = 20, "IQ4_NL", 32, 18, Q8x32, BlockIQ4NL;
+                /// 3.44 bits, grid of 4.
+                IQ3_S = 21, "IQ3_S", 256, 110, Q8x256, BlockIQ3S;
+                /// 2.56 bits, grid of 8.
+                IQ2_S = 22, "IQ2_S", 256, 82, Q8x256, BlockIQ2S;
+                /// 4 bits, non-linear table, 6-bit scales per 32.
+                IQ4_XS = 23, "IQ4_XS", 256, 136, Q8x256, BlockIQ4XS;
+                /// 1.75 bits, ternary grid of 8.
+                IQ1_M = 29, "IQ1_M", 256, 56, Q8x256, BlockIQ1M;
+                /// Ternary, 1.69 bits.
+                TQ1_0 = 34, "TQ1_0", 256, 54, Q8x256, BlockTQ1_0;
+                /// Ternary, 2.06 bits.
+                TQ2_0 = 35, "TQ2_0", 256, 66, Q8x256, BlockTQ2_0;
+                /// 4-bit floats with a power-of-two scale per 32.
+                MXFP4 = 39, "MXFP4", 32, 17, Q8x32, BlockMXFP4;
+                /// 4-bit floats with an 8-bit float scale per 16.
+                NVFP4 = 40, "NVFP4", 64, 36, Q8x32, BlockNVFP4;
+                /// Signs with a scale per 128.
+                Q1_0 = 41, "Q1_0", 128, 18, Q8x32, BlockQ1_0;
+                /// 2 bits with a scale per 64.
+                Q2_0 = 42, "Q2_0", 64, 18, Q8x32, BlockQ2_0;
+            }
+            plain {
+                /// IEEE single.
+                F32 = 0, "F32", 1, 4, F32, BlockF32;
+                /// IEEE half.
+                F16 = 1, "F16", 1, 2, F32, BlockF16;
+                /// 8 bits with a sum: activations only.
+                Q8_1 = 9, "Q8_1", 32, 36, None, BlockQ8_1;
+                /// 8 bits with sums: activations only.
+                Q8_K = 15, "Q8_K", 256, 292, None, BlockQ8K;
+                /// The upper half of a single.
+                BF16 = 30, "BF16", 1, 2, F32, BlockBF16;
+            }
+            none {
+                /// Integers.
+                I8 = 24, "I8", 1, 1, None;
+                /// Integers.
+                I16 = 25, "I16", 1, 2, None;
+                /// Integers.
+                I32 = 26, "I32", 1, 4, None;
+                /// Integers.
+                I64 = 27, "I64", 1, 8, None;
+                /// IEEE double.
+                F64 = 28, "F64", 1, 8, None;
+            }
+        }
+    };
 }
 
+/// Calls `$then! { [args] (Q4_0, BlockQ4_0) (Q4_1, BlockQ4_1) ... }` for all types that have an
+/// [`IntBlock`](crate::formats::IntBlock): the name of the [`GgmlType`] and of the block in
+/// [`formats`](crate::formats). Tables, tests and benchmarks are made from it.
+#[macro_export]
+macro_rules! for_each_format {
+    ($then:path [$($args:tt)*]) => {
+        $crate::formats! { $crate::__int_formats [$then [$($args)*]] }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __int_formats {
+    ([$then:path [$($args:tt)*]]
+     int { $( $(#[$doc:meta])* $variant:ident = $id:literal, $name:literal, $len:literal,
+              $bytes:literal, $act:ident, $block:ident; )* }
+     $($rest:tt)*
+    ) => {
+        $then! { [$($args)*] $( ($variant, $block) )* }
+    };
+}
+
+macro_rules! define_types {
+    ([] $( $group:ident { $( $(#[$doc:meta])* $variant:ident = $id:literal, $name:literal,
+        $len:literal, $bytes:literal, $act:ident $(, $block:ident)?; )* } )*) => {
+        /// A ggml tensor type. The discriminant is the number that GGUF files store.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        #[allow(non_camel_case_types)]
+        pub enum GgmlType { $( $( $(#[$doc])* $variant = $id, )* )* }
+
+        impl GgmlType {
+            /// Every type.
+            pub const ALL: &'static [GgmlType] = &[ $( $( GgmlType::$variant, )* )* ];
+
+            /// Sizes and name of this type.
+            pub const fn info(self) -> TypeInfo {
+                match self {
+                    $( $( GgmlType::$variant => TypeInfo {
+                        name: $name, block_len: $len, block_bytes: $bytes, act: Act::$act,
+                    }, )* )*
+                }
+            }
+        }
+    };
+}
+
+formats! { define_types [] }
+
 impl GgmlType {
+    /// One more than the largest number, for tables indexed by type.
+    pub const COUNT: usize = {
+        let mut count = 0;
+        let mut i = 0;
+        while i < Self::ALL.len() {
+            if Self::ALL[i] as usize >= count {
+                count = Self::ALL[i] as usize + 1;
+            }
+            i += 1;
+        }
+        count
+    };
+
     /// The type with this number, if there is one (removed types have none).
     pub fn from_u32(id: u32) -> Option<GgmlType> {
         Self::ALL.iter().copied().find(|t| *t as u32 == id)

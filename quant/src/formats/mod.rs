@@ -1,8 +1,66 @@
 //! One file per weight format: the block as the file stores it, and what its bits mean.
+//!
+//! The fields are ggml's and carry its names. They are byte arrays, so that a block has no
+//! alignment and any slice of a mapped file can be cast to blocks.
+//!
+//! A format says what its bits mean once, in [`IntBlock::unpack`]; [`Block::dequantize`] computes
+//! from that. The products of a code and its scales are exact in f32 for every format, so the
+//! order of ggml's multiplications, which differs from format to format, does not show.
 
 use bytemuck::Pod;
 
 use crate::GgmlType;
+
+pub mod floats;
+mod grids;
+pub mod iq1;
+pub mod iq2;
+pub mod iq3;
+pub mod iq4;
+pub mod k_scales;
+pub mod mxfp4;
+pub mod nvfp4;
+pub mod q1_0;
+pub mod q2_0;
+pub mod q2_k;
+pub mod q3_k;
+pub mod q4_0;
+pub mod q4_1;
+pub mod q4_k;
+pub mod q5_0;
+pub mod q5_1;
+pub mod q5_k;
+pub mod q6_k;
+pub mod q8_0;
+pub mod q8_1;
+pub mod q8_k;
+pub mod rows;
+mod signs;
+pub mod tq;
+
+pub use floats::{BlockBF16, BlockF16, BlockF32};
+pub use iq1::{BlockIQ1M, BlockIQ1S};
+pub use iq2::{BlockIQ2S, BlockIQ2XS, BlockIQ2XXS};
+pub use iq3::{BlockIQ3S, BlockIQ3XXS};
+pub use iq4::{BlockIQ4NL, BlockIQ4XS};
+pub use mxfp4::BlockMXFP4;
+pub use nvfp4::BlockNVFP4;
+pub use q1_0::BlockQ1_0;
+pub use q2_0::BlockQ2_0;
+pub use q2_k::BlockQ2K;
+pub use q3_k::BlockQ3K;
+pub use q4_0::BlockQ4_0;
+pub use q4_1::BlockQ4_1;
+pub use q4_k::BlockQ4K;
+pub use q5_0::BlockQ5_0;
+pub use q5_1::BlockQ5_1;
+pub use q5_k::BlockQ5K;
+pub use q6_k::BlockQ6K;
+pub use q8_0::BlockQ8_0;
+pub use q8_1::BlockQ8_1;
+pub use q8_k::BlockQ8K;
+pub use rows::{RowError, dequantize_row, swap_bytes};
+pub use tq::{BlockTQ1_0, BlockTQ2_0};
 
 /// A block as a GGUF file stores it (little endian).
 pub trait Block: Pod {
@@ -12,8 +70,34 @@ pub trait Block: Pod {
     /// Elements in a block.
     const LEN: usize = Self::TYPE.block_len();
 
-    /// Writes the [`LEN`](Self::LEN) values of the block, by ggml's formula and rounding.
+    /// The fields of several bytes each, which a big-endian file stores the other way round.
+    const WIDE: &'static [Wide];
+
+    /// Writes the [`LEN`](Self::LEN) values of the block, by ggml's formula and rounding: the bits
+    /// are ggml's, but for the sign and payload of a NaN.
+    ///
+    /// # Panics
+    ///
+    /// If `out` is shorter.
     fn dequantize(&self, out: &mut [f32]);
+}
+
+/// Numbers of several bytes each that follow one another in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wide {
+    /// Where the first begins.
+    pub offset: usize,
+    /// Bytes in each.
+    pub width: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Wide {
+    /// One 16-bit number, such as a scale, at `offset`.
+    pub const fn half(offset: usize) -> Wide {
+        Wide { offset, width: 2, count: 1 }
+    }
 }
 
 /// The integer form of the part of a weight block that one step of a dot product covers.
@@ -52,6 +136,30 @@ pub trait IntBlock: Block {
     /// True if the format has minimums; without, `min` and `dmin` stay as they are.
     const HAS_MIN: bool;
 
-    /// Unpacks unit `index` (below `LEN / UNIT`) into `out`.
+    /// Unpacks unit `index` (below `LEN / UNIT`) into `out`: the first `UNIT` codes, the scales
+    /// and minimums that belong to them, `d` and `dmin`.
     fn unpack(&self, index: usize, out: &mut Unit);
+}
+
+/// Dequantizes a block from its integer form.
+fn dequantize_units<B: IntBlock>(block: &B, out: &mut [f32]) {
+    let mut unit = Unit::default();
+    for (index, out) in out[..B::LEN].chunks_exact_mut(B::UNIT).enumerate() {
+        block.unpack(index, &mut unit);
+        for (i, out) in out.iter_mut().enumerate() {
+            let product = unit.d * f32::from(unit.scale[i / 16]) * f32::from(unit.q[i]);
+            // A format without minimums must not add zero: that would lose the sign of -0.
+            *out = if B::HAS_MIN {
+                product + unit.dmin * f32::from(unit.min[i / 16])
+            } else {
+                product
+            };
+        }
+    }
+}
+
+/// The value of an f16 field.
+#[inline(always)]
+const fn f16(bytes: [u8; 2]) -> f32 {
+    crate::float::f16_to_f32(u16::from_le_bytes(bytes))
 }

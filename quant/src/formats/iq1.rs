@@ -1,0 +1,123 @@
+//! IQ1_S and IQ1_M: `x = d * (2 * scale + 1) * (grid + delta)`, the values of a group of 8 from a
+//! grid of -1, 0 and 1, moved by an eighth up or down.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids};
+use crate::GgmlType;
+
+/// Writes the codes of group `group`: 8 times the grid's values, moved by 1.
+#[inline(always)]
+fn unpack_group(index: usize, minus: bool, group: usize, out: &mut Unit) {
+    let grid = &grids::IQ1[index];
+    let delta = 1 - 2 * i8::from(minus);
+    for j in 0..8 {
+        out.q[8 * group + j] = grid[j] + delta;
+    }
+}
+
+/// 256 weights in 50 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct BlockIQ1S {
+    /// Scale, f16.
+    pub d: [u8; 2],
+    /// The lower 8 bits of the grid index of each group of 8.
+    pub qs: [u8; 32],
+    /// Per 32 values a u16: the upper 3 bits of 4 grid indices, a 3-bit scale, and in bit 15
+    /// whether the values are moved down.
+    pub qh: [[u8; 2]; 8],
+}
+
+impl BlockIQ1S {
+    /// The scale.
+    #[inline(always)]
+    pub const fn d(&self) -> f32 {
+        f16(self.d)
+    }
+}
+
+impl Block for BlockIQ1S {
+    const TYPE: GgmlType = GgmlType::IQ1_S;
+    const WIDE: &'static [Wide] = &[Wide::half(0), Wide { offset: 34, width: 2, count: 8 }];
+
+    fn dequantize(&self, out: &mut [f32]) {
+        dequantize_units(self, out);
+    }
+}
+
+/// `q` is 8 times the value: -9, -7, -1, 1, 7 or 9; `scale` is odd, 1 to 15; `d` is an eighth.
+impl IntBlock for BlockIQ1S {
+    const UNIT: usize = 256;
+    const ACT: usize = 256;
+    const HAS_MIN: bool = false;
+
+    #[inline(always)]
+    fn unpack(&self, _index: usize, out: &mut Unit) {
+        for n in 0..8 {
+            let qh = u16::from_le_bytes(self.qh[n]);
+            for l in 0..4 {
+                let high = usize::from(qh >> (3 * l) & 7) << 8;
+                let index = usize::from(self.qs[4 * n + l]) | high;
+                unpack_group(index, qh & 0x8000 != 0, 4 * n + l, out);
+            }
+            let scale = 2 * (qh >> 12 & 7) as i16 + 1;
+            out.scale[2 * n] = scale;
+            out.scale[2 * n + 1] = scale;
+        }
+        out.d = self.d() * 0.125;
+    }
+}
+
+/// 256 weights in 56 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct BlockIQ1M {
+    /// The lower 8 bits of the grid index of each group of 8.
+    pub qs: [u8; 32],
+    /// Per group a nibble: the upper 3 bits of its grid index, and in bit 3 whether its values are
+    /// moved down.
+    pub qh: [u8; 16],
+    /// Four u16: from their low bits up 4 scales of 3 bits, each of 16 values, and 4 bits of the
+    /// f16 scale.
+    pub scales: [[u8; 2]; 4],
+}
+
+impl BlockIQ1M {
+    /// The scale, put together from the upper 4 bits of each of `scales`.
+    #[inline(always)]
+    pub const fn d(&self) -> f32 {
+        let [a, b, c, d] = self.scales;
+        f16([a[1] >> 4 | b[1] & 0xf0, c[1] >> 4 | d[1] & 0xf0])
+    }
+}
+
+impl Block for BlockIQ1M {
+    const TYPE: GgmlType = GgmlType::IQ1_M;
+    const WIDE: &'static [Wide] = &[Wide { offset: 48, width: 2, count: 4 }];
+
+    fn dequantize(&self, out: &mut [f32]) {
+        dequantize_units(self, out);
+    }
+}
+
+/// `q` is 8 times the value: -9, -7, -1, 1, 7 or 9; `scale` is odd, 1 to 15; `d` is an eighth.
+impl IntBlock for BlockIQ1M {
+    const UNIT: usize = 256;
+    const ACT: usize = 256;
+    const HAS_MIN: bool = false;
+
+    #[inline(always)]
+    fn unpack(&self, _index: usize, out: &mut Unit) {
+        for group in 0..32 {
+            let high = self.qh[group / 2] >> (4 * (group % 2));
+            let index = usize::from(self.qs[group]) | usize::from(high & 7) << 8;
+            unpack_group(index, high & 8 != 0, group, out);
+        }
+        for j in 0..16 {
+            let scales = u16::from_le_bytes(self.scales[j / 4]);
+            out.scale[j] = 2 * (scales >> (3 * (j % 4)) & 7) as i16 + 1;
+        }
+        out.d = self.d() * 0.125;
+    }
+}

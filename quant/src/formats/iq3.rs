@@ -1,0 +1,128 @@
+//! IQ3_XXS and IQ3_S: `x = d * (2 * scale + 1) * grid`, the values of a group of 4 from a grid,
+//! with signs. IQ3_XXS takes a quarter of that.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids, signs};
+use crate::GgmlType;
+
+/// Two groups of 4 as one of 8, which is what the signs come in.
+#[inline(always)]
+fn pair(first: [i8; 4], second: [i8; 4]) -> [i8; 8] {
+    let [a, b, c, d] = first;
+    let [e, f, g, h] = second;
+    [a, b, c, d, e, f, g, h]
+}
+
+/// 256 weights in 98 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct BlockIQ3XXS {
+    /// Scale, f16.
+    pub d: [u8; 2],
+    /// The grid index of each group of 4, then per 32 values a u32 of 4 times 7 signs and a 4-bit
+    /// scale.
+    pub qs: [u8; 96],
+}
+
+impl BlockIQ3XXS {
+    /// The scale.
+    #[inline(always)]
+    pub const fn d(&self) -> f32 {
+        f16(self.d)
+    }
+}
+
+impl Block for BlockIQ3XXS {
+    const TYPE: GgmlType = GgmlType::IQ3_XXS;
+    const WIDE: &'static [Wide] = &[Wide::half(0), Wide { offset: 66, width: 4, count: 8 }];
+
+    fn dequantize(&self, out: &mut [f32]) {
+        dequantize_units(self, out);
+    }
+}
+
+/// `q` is the signed grid value: 4 to 62; `scale` is odd, 1 to 31; `d` is a quarter.
+impl IntBlock for BlockIQ3XXS {
+    const UNIT: usize = 256;
+    const ACT: usize = 256;
+    const HAS_MIN: bool = false;
+
+    #[inline(always)]
+    fn unpack(&self, _index: usize, out: &mut Unit) {
+        let (groups, _) = out.q.as_chunks_mut::<8>();
+        let (indices, _) = self.qs.as_chunks::<2>();
+        let (words, _) = self.qs.as_chunks::<4>();
+        for n in 0..8 {
+            let bits = u32::from_le_bytes(words[16 + n]);
+            for l in 0..4 {
+                let [first, second] = indices[4 * n + l];
+                let grid =
+                    pair(grids::IQ3_XXS[usize::from(first)], grids::IQ3_XXS[usize::from(second)]);
+                signs::apply_even(&grid, bits >> (7 * l), &mut groups[4 * n + l]);
+            }
+            let scale = 2 * (bits >> 28) as i16 + 1;
+            out.scale[2 * n] = scale;
+            out.scale[2 * n + 1] = scale;
+        }
+        out.d = self.d() * 0.25;
+    }
+}
+
+/// 256 weights in 110 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct BlockIQ3S {
+    /// Scale, f16.
+    pub d: [u8; 2],
+    /// The lower 8 bits of the grid index of each group of 4.
+    pub qs: [u8; 64],
+    /// The ninth bits of the grid indices.
+    pub qh: [u8; 8],
+    /// The signs of each 8 values.
+    pub signs: [u8; 32],
+    /// Two scales of 4 bits in a byte, each of 32 values.
+    pub scales: [u8; 4],
+}
+
+impl BlockIQ3S {
+    /// The scale.
+    #[inline(always)]
+    pub const fn d(&self) -> f32 {
+        f16(self.d)
+    }
+}
+
+impl Block for BlockIQ3S {
+    const TYPE: GgmlType = GgmlType::IQ3_S;
+    const WIDE: &'static [Wide] = &[Wide::half(0)];
+
+    fn dequantize(&self, out: &mut [f32]) {
+        dequantize_units(self, out);
+    }
+}
+
+/// `q` is the signed grid value: odd, 1 to 15; `scale` is odd, 1 to 31.
+impl IntBlock for BlockIQ3S {
+    const UNIT: usize = 256;
+    const ACT: usize = 256;
+    const HAS_MIN: bool = false;
+
+    #[inline(always)]
+    fn unpack(&self, _index: usize, out: &mut Unit) {
+        let (groups, _) = out.q.as_chunks_mut::<8>();
+        for n in 0..32 {
+            let high = usize::from(self.qh[n / 4] >> (2 * (n % 4)));
+            let first = usize::from(self.qs[2 * n]) | (high & 1) << 8;
+            let second = usize::from(self.qs[2 * n + 1]) | (high >> 1 & 1) << 8;
+            let grid = pair(grids::IQ3_S[first], grids::IQ3_S[second]);
+            signs::apply(&grid, self.signs[n], &mut groups[n]);
+        }
+        for j in 0..8 {
+            let scale = 2 * i16::from(self.scales[j / 2] >> (4 * (j % 2)) & 0xf) + 1;
+            out.scale[2 * j] = scale;
+            out.scale[2 * j + 1] = scale;
+        }
+        out.d = self.d();
+    }
+}

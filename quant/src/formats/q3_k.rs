@@ -1,0 +1,64 @@
+//! Q3_K: `x = d * (scale - 32) * (q - 4)`, 3 bits each, 6-bit scale per 16.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::k_scales::unpack_scales_q3;
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use crate::GgmlType;
+
+/// 256 weights in 110 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct BlockQ3K {
+    /// The third bits: bit `j` of byte `l` belongs to value `32 * j + l`.
+    pub hmask: [u8; 32],
+    /// The lower 2 bits: byte `32 * n + l` holds, from its low bits up, values
+    /// `128 * n + 32 * j + l`.
+    pub qs: [u8; 64],
+    /// Scales plus 32, packed as [`unpack_scales_q3`] reads them.
+    pub scales: [u8; 12],
+    /// Scale of the scales, f16.
+    pub d: [u8; 2],
+}
+
+impl BlockQ3K {
+    /// The scale of the scales.
+    #[inline(always)]
+    pub const fn d(&self) -> f32 {
+        f16(self.d)
+    }
+}
+
+impl Block for BlockQ3K {
+    const TYPE: GgmlType = GgmlType::Q3_K;
+    const WIDE: &'static [Wide] = &[Wide::half(108)];
+
+    fn dequantize(&self, out: &mut [f32]) {
+        dequantize_units(self, out);
+    }
+}
+
+/// `q` is centred: -4 to 3. `scale` is -32 to 31.
+impl IntBlock for BlockQ3K {
+    const UNIT: usize = 256;
+    const ACT: usize = 256;
+    const HAS_MIN: bool = false;
+
+    #[inline(always)]
+    fn unpack(&self, _index: usize, out: &mut Unit) {
+        for n in 0..2 {
+            for j in 0..4 {
+                for l in 0..32 {
+                    let low = self.qs[32 * n + l] >> (2 * j) & 3;
+                    let high = self.hmask[l] >> (4 * n + j) & 1;
+                    out.q[128 * n + 32 * j + l] = (low | high << 2) as i8 - 4;
+                }
+            }
+        }
+        let scales = unpack_scales_q3(&self.scales);
+        for j in 0..16 {
+            out.scale[j] = i16::from(scales[j]) - 32;
+        }
+        out.d = self.d();
+    }
+}

@@ -1,0 +1,72 @@
+//! Q5_1: `x = d * q + m`, 5 bits each.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use crate::GgmlType;
+
+/// 32 weights in 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct BlockQ5_1 {
+    /// Scale, f16.
+    pub d: [u8; 2],
+    /// Minimum, f16.
+    pub m: [u8; 2],
+    /// The fifth bits: bit `j` of the u32 belongs to value `j`.
+    pub qh: [u8; 4],
+    /// The lower 4 bits: the low nibble of byte `j` is value `j`, the high one value `j + 16`.
+    pub qs: [u8; 16],
+}
+
+impl BlockQ5_1 {
+    /// The scale.
+    #[inline(always)]
+    pub const fn d(&self) -> f32 {
+        f16(self.d)
+    }
+
+    /// The minimum.
+    #[inline(always)]
+    pub const fn m(&self) -> f32 {
+        f16(self.m)
+    }
+
+    /// The fifth bits.
+    #[inline(always)]
+    pub const fn qh(&self) -> u32 {
+        u32::from_le_bytes(self.qh)
+    }
+}
+
+impl Block for BlockQ5_1 {
+    const TYPE: GgmlType = GgmlType::Q5_1;
+    const WIDE: &'static [Wide] =
+        &[Wide::half(0), Wide::half(2), Wide { offset: 4, width: 4, count: 1 }];
+
+    fn dequantize(&self, out: &mut [f32]) {
+        dequantize_units(self, out);
+    }
+}
+
+/// `q` is 0 to 31; `min` is 1 and `dmin` is `m`.
+impl IntBlock for BlockQ5_1 {
+    const UNIT: usize = 32;
+    const ACT: usize = 32;
+    const HAS_MIN: bool = true;
+
+    #[inline(always)]
+    fn unpack(&self, _index: usize, out: &mut Unit) {
+        let qh = self.qh();
+        for j in 0..16 {
+            let low = ((qh >> j) & 1) as u8;
+            let high = ((qh >> (j + 16)) & 1) as u8;
+            out.q[j] = (self.qs[j] & 0xf | low << 4) as i8;
+            out.q[j + 16] = (self.qs[j] >> 4 | high << 4) as i8;
+        }
+        out.scale[..2].fill(1);
+        out.min[..2].fill(1);
+        out.d = self.d();
+        out.dmin = self.m();
+    }
+}
