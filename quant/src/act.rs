@@ -1,0 +1,136 @@
+//! Activations as the kernels want them.
+//!
+//! A row of `k` values is quantized in blocks to int8 with an f32 scale, `x = d * q`, where
+//! `d = max|x| / 127` and `q` is rounded half to even. A row is one run of bytes with four
+//! sections, each padded to 64 bytes: `q` (int8), `d` (f32 per block), `sum16` (i16, the sum of
+//! each 16 codes) and `sum32` (i32, of each 32). The sums serve minimums and zero points. Weights
+//! that are floats take the row as f32, in the first section.
+
+use crate::par::Team;
+use crate::table::KernelTable;
+use crate::types::Act;
+
+/// Where the sections of a row are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActLayout {
+    /// Values in a row.
+    pub k: usize,
+    /// How they are stored.
+    pub act: Act,
+    /// Offset of the scales.
+    pub d: usize,
+    /// Offset of the sums of 16.
+    pub sum16: usize,
+    /// Offset of the sums of 32.
+    pub sum32: usize,
+    /// Bytes from a row to the next.
+    pub stride: usize,
+}
+
+fn pad(bytes: usize) -> usize {
+    bytes.next_multiple_of(64)
+}
+
+impl ActLayout {
+    /// The layout of rows of `k` values, which must be whole blocks of `act`.
+    pub fn new(act: Act, k: usize) -> ActLayout {
+        let block = match act {
+            Act::F32 | Act::None => {
+                let stride = pad(4 * k);
+                return ActLayout { k, act, d: stride, sum16: stride, sum32: stride, stride };
+            }
+            Act::Q8x32 => 32,
+            Act::Q8x256 => 256,
+        };
+        let d = pad(k);
+        let sum16 = d + pad(4 * (k / block));
+        let sum32 = sum16 + pad(2 * (k / 16));
+        ActLayout { k, act, d, sum16, sum32, stride: sum32 + pad(4 * (k / 32)) }
+    }
+}
+
+#[repr(C, align(64))]
+#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+struct Line([u8; 64]);
+
+/// Rows of activations, in a buffer that is allocated once.
+pub struct Activations {
+    layout: ActLayout,
+    n: usize,
+    buf: Vec<Line>,
+}
+
+impl Activations {
+    /// Memory for up to `n` rows of up to `k` values in any of the formats.
+    pub fn with_capacity(k: usize, n: usize) -> Activations {
+        // f32 rows are the largest.
+        let bytes = ActLayout::new(Act::F32, k.next_multiple_of(256)).stride * n;
+        Activations {
+            layout: ActLayout::new(Act::F32, 0),
+            n: 0,
+            buf: vec![Line([0; 64]); bytes / 64],
+        }
+    }
+
+    /// Bytes that [`with_capacity`](Self::with_capacity) allocates.
+    pub fn bytes_for(k: usize, n: usize) -> usize {
+        ActLayout::new(Act::F32, k.next_multiple_of(256)).stride * n
+    }
+
+    /// The layout of the rows held.
+    pub fn layout(&self) -> &ActLayout {
+        &self.layout
+    }
+
+    /// Rows held.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// The rows' bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.buf)[..self.n * self.layout.stride]
+    }
+
+    /// Quantizes `x`, rows of `k` values, to `act`.
+    ///
+    /// # Panics
+    /// If `x` is not whole rows, `k` not whole blocks, or the buffer too small.
+    pub fn quantize(
+        &mut self,
+        team: &mut Team<'_>,
+        table: &KernelTable,
+        act: Act,
+        k: usize,
+        x: &[f32],
+    ) {
+        let layout = ActLayout::new(act, k);
+        assert!(k > 0 && x.len().is_multiple_of(k), "activations are whole rows");
+        assert!(act != Act::Q8x32 || k.is_multiple_of(32));
+        assert!(act != Act::Q8x256 || k.is_multiple_of(256));
+        let n = x.len() / k;
+        self.layout = layout;
+        self.n = n;
+        let lines = layout.stride / 64;
+        let rows = &mut self.buf[..n * lines];
+        let quantize = table.ops().quantize;
+        let one = |i: usize, row: &mut [Line]| {
+            // SAFETY: the row is `stride` bytes of the layout, aligned to 64, and the kernel was
+            // installed because the CPU has what it needs.
+            unsafe { quantize(&layout, &x[i * k..(i + 1) * k], bytemuck::cast_slice_mut(row)) }
+        };
+        // A row costs about as much as handing it out, below this.
+        if n == 1 || n * k < 8192 {
+            for (i, row) in rows.chunks_mut(lines).enumerate() {
+                one(i, row);
+            }
+        } else {
+            let per = n.div_ceil(4 * team.n_threads()).max(1);
+            team.for_chunks(rows, lines * per, |c, rows, _| {
+                for (j, row) in rows.chunks_mut(lines).enumerate() {
+                    one(c * per + j, row);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The thread pool: the only file that names it.
+//!
+//! A model's forward pass is a few hundred short parallel steps; a fork and join through a work
+//! stealing scheduler costs 10 to 30 microseconds each, as much as the step. So the pool's threads
+//! are entered once, when the [`Pool`] is made, and stay in a loop of their own. The thread that
+//! calls [`Pool::scope`] leads: it publishes a step as a closure over chunk numbers and works on
+//! the chunks itself. Workers take chunks one at a time, so a slow or busy core takes fewer, and a
+//! worker that the system has not scheduled holds nobody up: the leader waits for the chunks that
+//! were taken, never for a thread to arrive.
+//!
+//! # The protocol
+//!
+//! `ticket` packs the number of the step (upper half) and how many of its chunks are unclaimed
+//! (lower half). A chunk is claimed by decrementing the ticket with compare-and-swap, which fails
+//! if the step has changed; only a thread that holds a claim reads `job`. The leader replaces `job`
+//! only after `done` says that every chunk of the step before has finished. So a job is never read
+//! and written at once, and no closure is called after [`Team::run`] returns.
+//!
+//! A worker without a chunk spins, then yields, then sleeps on a condition variable; nothing is
+//! allocated and no system call is made while steps follow each other closely, and an idle pool
+//! uses no CPU.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Turns of the spin loop before a worker yields: about 50 microseconds.
+const SPINS: u32 = 2_000;
+/// Yields before a worker sleeps.
+const YIELDS: u32 = 60;
+/// Bytes of a thread's scratch memory, see [`Scratch`].
+pub const SCRATCH_BYTES: usize = 192 * 1024;
+
+/// A cache line, so that what threads write does not share one.
+#[repr(align(64))]
+struct Line<T>(T);
+
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Bytes64([u8; 64]);
+
+/// Memory that one thread uses within a chunk: [`SCRATCH_BYTES`] bytes, aligned to 64. Its content
+/// is unspecified when a chunk begins.
+pub struct Scratch(Vec<Bytes64>);
+
+impl Scratch {
+    /// Allocates.
+    pub fn new() -> Scratch {
+        Scratch(vec![Bytes64([0; 64]); SCRATCH_BYTES / 64])
+    }
+
+    /// The first byte; aligned to 64, valid for [`SCRATCH_BYTES`].
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr().cast()
+    }
+
+    /// The memory as `f32`.
+    pub fn as_f32(&mut self) -> &mut [f32] {
+        // SAFETY: the vector owns SCRATCH_BYTES initialised bytes at alignment 64, and every bit
+        // pattern is an f32.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), SCRATCH_BYTES / 4) }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+type Job = dyn Fn(usize, &mut Scratch) + Sync;
+
+struct Shared {
+    ticket: Line<AtomicU64>,
+    done: Line<AtomicU32>,
+    /// Borrowed from the stack frame of `Team::run`; read only under a claim.
+    job: UnsafeCell<Option<(*const Job, u32)>>,
+    sleepers: AtomicU32,
+    panicked: AtomicBool,
+    exit: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+// SAFETY: `job` is written by the leader while no chunk is claimed or claimable, and read by
+// threads that hold a claim (see the module's documentation); the rest is atomic. The closure
+// behind the pointer is `Sync`.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer is not used to own anything.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    /// Claims a chunk of the current step and runs it. False if none is left.
+    fn work(&self, scratch: &mut Scratch) -> bool {
+        let mut ticket = self.ticket.0.load(Ordering::Acquire);
+        loop {
+            if ticket as u32 == 0 {
+                return false;
+            }
+            match self.ticket.0.compare_exchange_weak(
+                ticket,
+                ticket - 1,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => break,
+                Err(now) => ticket = now,
+            }
+        }
+        // SAFETY: this thread holds a claim on the step whose job this is, so the leader neither
+        // writes the cell nor leaves `Team::run`, which borrows the closure, until `done` counts it.
+        let (job, n) = unsafe { (*self.job.get()).unwrap_unchecked() };
+        let chunk = (n - (ticket as u32)) as usize;
+        // SAFETY: as above, the closure is alive.
+        let job = unsafe { &*job };
+        if catch_unwind(AssertUnwindSafe(|| job(chunk, scratch))).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        self.done.0.fetch_add(1, Ordering::Release);
+        true
+    }
+
+    fn worker(&self) {
+        let mut scratch = Scratch::new();
+        let mut idle = 0;
+        while !self.exit.load(Ordering::Relaxed) {
+            if self.work(&mut scratch) {
+                idle = 0;
+                continue;
+            }
+            idle += 1;
+            if idle < SPINS {
+                std::hint::spin_loop();
+            } else if idle < SPINS + YIELDS {
+                std::thread::yield_now();
+            } else {
+                self.sleep();
+                idle = 0;
+            }
+        }
+    }
+
+    fn sleep(&self) {
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        while self.ticket.0.load(Ordering::SeqCst) as u32 == 0 && !self.exit.load(Ordering::SeqCst)
+        {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Wakes the workers that sleep. The lock makes sure that one that is about to sleep either
+    /// sees the new ticket or is already waiting.
+    fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+}
+
+/// Threads that work on the steps of a forward pass.
+pub struct Pool {
+    shared: Arc<Shared>,
+    /// Held by whoever leads; the scratch is the leader's.
+    leader: Mutex<Scratch>,
+    n_threads: usize,
+    threads: Option<rayon::ThreadPool>,
+}
+
+impl Pool {
+    /// Makes a pool of `n_threads` (at least 1), the calling thread of [`scope`](Self::scope)
+    /// counted in.
+    ///
+    /// # Errors
+    /// What the system said when a thread could not be started.
+    pub fn new(n_threads: usize) -> Result<Pool, String> {
+        let n_threads = n_threads.clamp(1, 1024);
+        let shared = Arc::new(Shared {
+            ticket: Line(AtomicU64::new(0)),
+            done: Line(AtomicU32::new(0)),
+            job: UnsafeCell::new(None),
+            sleepers: AtomicU32::new(0),
+            panicked: AtomicBool::new(false),
+            exit: AtomicBool::new(false),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+        });
+        let threads = if n_threads > 1 {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(n_threads - 1)
+                .thread_name(|i| format!("siskin-{i}"))
+                .build()
+                .map_err(|e| e.to_string())?;
+            let workers = shared.clone();
+            pool.spawn_broadcast(move |_| workers.worker());
+            Some(pool)
+        } else {
+            None
+        };
+        Ok(Pool { shared, leader: Mutex::new(Scratch::new()), n_threads, threads })
+    }
+
+    /// Threads, the leader counted in.
+    pub fn n_threads(&self) -> usize {
+        self.n_threads
+    }
+
+    /// Runs `f` on the calling thread with the pool at its service. One scope runs at a time;
+    /// others wait for it.
+    pub fn scope<R>(&self, f: impl FnOnce(&mut Team<'_>) -> R) -> R {
+        let scratch = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut Team { shared: &self.shared, scratch, n_threads: self.n_threads })
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.exit.store(true, Ordering::SeqCst);
+        drop(self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.shared.wake.notify_all();
+        self.threads.take();
+    }
+}
+
+/// The leader's handle on the threads, for the length of a [`Pool::scope`].
+pub struct Team<'a> {
+    shared: &'a Shared,
+    scratch: MutexGuard<'a, Scratch>,
+    n_threads: usize,
+}
+
+impl Team<'_> {
+    /// Threads, the leader counted in.
+    pub fn n_threads(&self) -> usize {
+        self.n_threads
+    }
+
+    /// The leader's own scratch memory, between steps.
+    pub fn scratch(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
+
+    /// Calls `f(chunk, scratch)` once for each chunk below `n`, on any of the threads, and returns
+    /// when all are done.
+    ///
+    /// # Panics
+    /// If `f` panicked in some chunk; the other chunks have been run by then.
+    pub fn run(&mut self, n: usize, f: &(dyn Fn(usize, &mut Scratch) + Sync)) {
+        if n == 1 || self.n_threads == 1 {
+            for chunk in 0..n {
+                f(chunk, &mut self.scratch);
+            }
+            return;
+        }
+        let n = u32::try_from(n).expect("a step has fewer than 2^32 chunks");
+        if n == 0 {
+            return;
+        }
+        let shared = self.shared;
+        let f: *const (dyn Fn(usize, &mut Scratch) + Sync + '_) = f;
+        // SAFETY: only the lifetime changes. The pointer is used under claims of this step, and
+        // this function returns after the last of them has been counted in `done`.
+        let f: *const Job = unsafe { std::mem::transmute(f) };
+        // SAFETY: no chunk is claimed or claimable: the step before has finished.
+        unsafe { *shared.job.get() = Some((f, n)) };
+        shared.done.0.store(0, Ordering::Relaxed);
+        let step = (shared.ticket.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        shared.ticket.0.store((step << 32) | u64::from(n), Ordering::SeqCst);
+        shared.wake();
+        while shared.work(&mut self.scratch) {}
+        let mut spins = 0u32;
+        while shared.done.0.load(Ordering::Acquire) != n {
+            spins += 1;
+            // The chunk that is still out may be on a thread that was descheduled.
+            if spins < SPINS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+        if shared.panicked.swap(false, Ordering::Relaxed) {
+            resume_unwind(Box::new("a chunk of a parallel step panicked"));
+        }
+    }
+
+    /// Splits `data` into chunks of `len` elements (the last may be shorter) and calls
+    /// `f(index, chunk, scratch)` for each, in parallel.
+    pub fn for_chunks<T: Send>(
+        &mut self,
+        data: &mut [T],
+        len: usize,
+        f: impl Fn(usize, &mut [T], &mut Scratch) + Sync,
+    ) {
+        let len = len.max(1);
+        let total = data.len();
+        let base = SendPtr(data.as_mut_ptr());
+        self.run(total.div_ceil(len), &|i, scratch| {
+            let start = i * len;
+            let end = total.min(start + len);
+            // SAFETY: chunks do not overlap, lie inside `data`, which is borrowed mutably for the
+            // whole call, and `run` calls each index once.
+            let chunk =
+                unsafe { std::slice::from_raw_parts_mut(base.get().add(start), end - start) };
+            f(i, chunk, scratch);
+        });
+    }
+}
+
+/// A pointer that may be sent to the threads of a step; whoever uses it keeps accesses disjoint.
+pub(crate) struct SendPtr<T>(pub(crate) *mut T);
+
+impl<T> SendPtr<T> {
+    pub(crate) fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
+// SAFETY: used for disjoint elements only, see the uses.
+unsafe impl<T: Send> Sync for SendPtr<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_runs_once_in_every_step() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads).unwrap();
+            for steps in [1usize, 7, 300] {
+                pool.scope(|team| {
+                    for step in 0..steps {
+                        let n = 1 + step % 37;
+                        let mut seen = vec![0u32; n];
+                        team.for_chunks(&mut seen, 1, |i, c, _| c[0] += 1 + i as u32);
+                        let want: Vec<u32> = (0..n as u32).map(|i| i + 1).collect();
+                        assert_eq!(seen, want);
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn workers_that_sleep_wake_up_again() {
+        let pool = Pool::new(3).unwrap();
+        for _ in 0..5 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let mut sum = vec![0u64; 64];
+            pool.scope(|team| team.for_chunks(&mut sum, 4, |i, c, _| c.fill(i as u64)));
+            assert_eq!(sum.iter().sum::<u64>(), 4 * (0..16).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_chunk_reaches_the_caller_and_the_pool_survives() {
+        let pool = Pool::new(2).unwrap();
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            pool.scope(|team| team.run(16, &|i, _| assert!(i != 5)));
+        }));
+        assert!(caught.is_err());
+        let mut ok = vec![0u8; 8];
+        pool.scope(|team| team.for_chunks(&mut ok, 1, |_, c, _| c[0] = 1));
+        assert_eq!(ok, [1; 8]);
+    }
+
+    #[test]
+    fn scopes_of_several_threads_take_turns() {
+        let pool = Pool::new(2).unwrap();
+        std::thread::scope(|s| {
+            for t in 0..4u32 {
+                let pool = &pool;
+                s.spawn(move || {
+                    for _ in 0..50 {
+                        let mut v = vec![0u32; 100];
+                        pool.scope(|team| team.for_chunks(&mut v, 9, |_, c, _| c.fill(t)));
+                        assert!(v.iter().all(|x| *x == t));
+                    }
+                });
+            }
+        });
+    }
+}
