@@ -1,11 +1,22 @@
 //! ggml weight formats and the kernels that compute with them.
 //!
 //! A leaf crate: it knows no files and no models. [`types`] names the formats, [`formats`] holds
-//! one file for each.
+//! one file for each, [`table`] the kernels of an instruction set level, [`matmul`] and
+//! [`attention`] are the safe entries to them, [`par`] the threads.
 #![warn(missing_docs)]
 
+pub mod act;
+mod arch;
+pub mod attention;
+pub mod features;
 pub mod float;
 pub mod formats;
+pub mod generic;
+pub mod lanes;
+pub mod matmul;
+pub mod ops;
+pub mod par;
+pub mod table;
 pub mod types;
 
-pub use types::GgmlType;
+pub use types::{Act, GgmlType};

@@ -1,0 +1,148 @@
+//! The kernels of a level, chosen once.
+//!
+//! The table is filled with the scalar kernels, then overridden by each [`Level`] that the CPU has,
+//! in order. Every entry computes the same bits (see [`crate::matmul`]); a level only makes it
+//! faster.
+
+use crate::act::ActLayout;
+use crate::features::CpuFeatures;
+use crate::formats;
+use crate::ops::Ops;
+use crate::par::Scratch;
+use crate::types::{Act, GgmlType};
+use std::ops::Range;
+
+/// One call of a matrix kernel: rows `rows` of the weights against all `n` rows of activations.
+///
+/// Element `(r, c)` goes to `out[c * ldo + r]`.
+pub struct GemmArgs<'a> {
+    /// The first weight row (row 0, whatever `rows` begins with).
+    pub w: *const u8,
+    /// Bytes from a weight row to the next.
+    pub row_bytes: usize,
+    /// The activation rows, aligned to 64.
+    pub act: *const u8,
+    /// How an activation row is laid out; `layout.k` is the length of the dot products.
+    pub layout: &'a ActLayout,
+    /// Rows of activations (columns of the product).
+    pub n: usize,
+    /// Weight rows to compute.
+    pub rows: Range<usize>,
+    /// Where element (0, 0) goes.
+    pub out: *mut f32,
+    /// Elements from a column of the product to the next.
+    pub ldo: usize,
+    /// The thread's own memory.
+    pub scratch: &'a mut Scratch,
+}
+
+/// A matrix kernel.
+///
+/// # Safety
+/// The pointers of the arguments are valid for the rows and columns that they describe, nothing
+/// else accesses the elements written, and the CPU has what the kernel's level needs.
+pub type GemmFn = unsafe fn(&mut GemmArgs<'_>);
+
+/// What a level installs for a weight type.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    /// What the activations must be quantized to.
+    pub act: Act,
+    /// The matrix product.
+    pub gemm: GemmFn,
+}
+
+/// An instruction set level.
+pub struct Level {
+    /// The name by which it can be forced.
+    pub name: &'static str,
+    /// What the CPU must have.
+    pub needs: CpuFeatures,
+    /// Overrides the kernels that the level does better.
+    pub install: fn(&mut KernelTable),
+}
+
+/// The kernels of all types, and the vector operations.
+pub struct KernelTable {
+    kernels: [Option<Kernels>; GgmlType::COUNT],
+    ops: Ops,
+    level: &'static str,
+}
+
+impl KernelTable {
+    /// The fastest kernels that the CPU can run, or those of the level that the environment
+    /// variable [`LEVEL_VARIABLE`](crate::features::LEVEL_VARIABLE) names.
+    ///
+    /// # Errors
+    /// If the variable names no level, or one that this CPU does not have.
+    pub fn detect() -> Result<KernelTable, String> {
+        match std::env::var(crate::features::LEVEL_VARIABLE) {
+            Ok(name) => Self::for_level(&name),
+            Err(_) => Self::up_to(None),
+        }
+    }
+
+    /// The kernels of the level named, and those below it.
+    ///
+    /// # Errors
+    /// If there is no such level, or this CPU does not have it; the text lists those it has.
+    pub fn for_level(name: &str) -> Result<KernelTable, String> {
+        Self::up_to(Some(name))
+    }
+
+    /// The names of the levels that this CPU has, from slow to fast.
+    pub fn level_names() -> Vec<&'static str> {
+        let cpu = CpuFeatures::detect();
+        let levels = crate::arch::LEVELS.iter().filter(|l| cpu.has(l.needs));
+        std::iter::once("scalar").chain(levels.map(|l| l.name)).collect()
+    }
+
+    fn up_to(name: Option<&str>) -> Result<KernelTable, String> {
+        let names = Self::level_names();
+        if let Some(name) = name
+            && !names.contains(&name)
+        {
+            return Err(format!("no level `{name}` on this CPU; it has {}", names.join(", ")));
+        }
+        let mut table = KernelTable {
+            kernels: [None; GgmlType::COUNT],
+            ops: Ops::scalar(),
+            level: "scalar",
+        };
+        formats::install_scalar(&mut table);
+        let cpu = CpuFeatures::detect();
+        for level in crate::arch::LEVELS.iter().filter(|l| cpu.has(l.needs)) {
+            if name == Some(table.level) {
+                break;
+            }
+            (level.install)(&mut table);
+            table.level = level.name;
+        }
+        Ok(table)
+    }
+
+    /// The kernels of a type; `None` for types that hold no weights.
+    pub fn get(&self, ty: GgmlType) -> Option<&Kernels> {
+        self.kernels.get(ty as usize)?.as_ref()
+    }
+
+    /// Installs kernels for a type.
+    pub fn set(&mut self, ty: GgmlType, kernels: Kernels) {
+        self.kernels[ty as usize] = Some(kernels);
+    }
+
+    /// The vector operations.
+    pub fn ops(&self) -> &Ops {
+        &self.ops
+    }
+
+    /// Replaces the vector operations.
+    pub fn set_ops(&mut self, ops: Ops) {
+        self.ops = ops;
+    }
+
+    /// The name of the fastest level installed.
+    pub fn level(&self) -> &'static str {
+        self.level
+    }
+}
