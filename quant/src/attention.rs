@@ -41,8 +41,12 @@ pub enum KvType {
 
 impl KvType {
     /// All of them, by name.
-    pub const NAMES: [(&'static str, KvType); 4] =
-        [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0), ("q4_0", KvType::Q4_0)];
+    pub const NAMES: [(&'static str, KvType); 4] = [
+        ("f32", KvType::F32),
+        ("f16", KvType::F16),
+        ("q8_0", KvType::Q8_0),
+        ("q4_0", KvType::Q4_0),
+    ];
 
     /// The type with this name.
     pub fn from_name(name: &str) -> Option<KvType> {
@@ -75,7 +79,6 @@ pub struct KvView {
     k_type: KvType,
     v_type: KvType,
     k_dim: usize,
-    v_dim: usize,
     v_pad: usize,
     capacity: usize,
 }
@@ -213,8 +216,8 @@ impl KvLayer {
         }
         let (k_head_bytes, v_head_bytes) = shape.head_bytes();
         Ok(KvLayer {
-            k: bytemuck::zeroed_vec(k_head_bytes / 64 * shape.n_head_kv),
-            v: bytemuck::zeroed_vec(v_head_bytes / 64 * shape.n_head_kv),
+            k: bytemuck::allocation::zeroed_vec(k_head_bytes / 64 * shape.n_head_kv),
+            v: bytemuck::allocation::zeroed_vec(v_head_bytes / 64 * shape.n_head_kv),
             k_head_bytes,
             v_head_bytes,
             n_head_kv: shape.n_head_kv,
@@ -240,7 +243,6 @@ impl KvLayer {
             k_type: self.k_type,
             v_type: self.v_type,
             k_dim: self.k_dim,
-            v_dim: self.v_dim,
             v_pad: self.v_dim.next_multiple_of(16),
             capacity: self.capacity,
         }
@@ -405,17 +407,8 @@ impl KvLayer {
             let view = self.view(head);
             let (first, last) = (ranges[0].0, ranges[nr - 1].1);
             for chunk in first / CHUNK..last.div_ceil(CHUNK) {
-                let mut args = ChunkArgs {
-                    view: &view,
-                    chunk,
-                    q: scaled,
-                    ranges,
-                    softcap,
-                    s,
-                    m,
-                    l,
-                    o,
-                };
+                let mut args =
+                    ChunkArgs { view: &view, chunk, q: scaled, ranges, softcap, s, m, l, o };
                 // SAFETY: the slices have the lengths of `ChunkArgs` and `MergeArgs`.
                 unsafe {
                     (ops.attention_chunk)(&mut args);
@@ -833,9 +826,12 @@ pub(crate) mod body {
             for i in (0..CHUNK).step_by(16) {
                 top = L::max(L::load(p.add(i)), top);
             }
-            let m = L::to_array(top).into_iter().fold(f32::NEG_INFINITY, |a, b| {
-                if b > a { b } else { a }
-            });
+            let m = L::to_array(top).into_iter().fold(
+                f32::NEG_INFINITY,
+                |a, b| {
+                    if b > a { b } else { a }
+                },
+            );
             let top = L::splat(m);
             let mut sum = L::splat(0.0);
             for i in (0..CHUNK).step_by(16) {

@@ -1,7 +1,8 @@
 //! Kernel bodies that every level shares.
 
 use crate::formats::{IntBlock, Unit};
-use crate::table::GemmArgs;
+use crate::table::{GemmArgs, KernelTable, Kernels};
+use crate::types::GgmlType;
 
 /// The matrix product of a format, one element at a time: the reference that every other kernel
 /// is compared with.
@@ -39,4 +40,21 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
             unsafe { *args.out.add(col * args.ldo + row) = acc };
         }
     }
+}
+
+macro_rules! install_int {
+    ([$table:ident] $( ($variant:ident, $block:ident) )*) => {
+        $( $table.set(
+            GgmlType::$variant,
+            Kernels {
+                act: GgmlType::$variant.info().act,
+                gemm: gemm_scalar::<crate::formats::$block>,
+            },
+        ); )*
+    };
+}
+
+/// Installs kernels for every format with integer codes.
+pub(crate) fn install_scalar(table: &mut KernelTable) {
+    crate::for_each_format! { install_int [table] }
 }

@@ -286,7 +286,8 @@ mod tests {
 
     fn each(f: unsafe fn([f32; 16]) -> [f32; 16], x: f32) -> f32 {
         // SAFETY: the portable lanes need nothing.
-        unsafe { f([x; 16]) }[3]
+        let y = unsafe { f([x; 16]) };
+        y[3]
     }
 
     #[test]

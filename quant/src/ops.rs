@@ -187,7 +187,8 @@ pub(crate) mod body {
                     // `max` gives its second operand for NaN: a NaN does not become the scale.
                     top = L::max(L::abs(L::load(x.as_ptr().add(i))), top);
                 }
-                let top = L::to_array(top).into_iter().fold(0.0f32, |a, b| if b > a { b } else { a });
+                let top =
+                    L::to_array(top).into_iter().fold(0.0f32, |a, b| if b > a { b } else { a });
                 d[b] = top / 127.0;
                 let inverse = L::splat(if top > 0.0 { 127.0 / top } else { 0.0 });
                 let (low, high) = (L::splat(-127.0), L::splat(127.0));

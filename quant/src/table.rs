@@ -6,7 +6,7 @@
 
 use crate::act::ActLayout;
 use crate::features::CpuFeatures;
-use crate::formats;
+use crate::generic;
 use crate::ops::Ops;
 use crate::par::Scratch;
 use crate::types::{Act, GgmlType};
@@ -104,12 +104,10 @@ impl KernelTable {
         {
             return Err(format!("no level `{name}` on this CPU; it has {}", names.join(", ")));
         }
-        let mut table = KernelTable {
-            kernels: [None; GgmlType::COUNT],
-            ops: Ops::scalar(),
-            level: "scalar",
-        };
-        formats::install_scalar(&mut table);
+        let mut table =
+            KernelTable { kernels: [None; GgmlType::COUNT], ops: Ops::scalar(), level: "scalar" };
+        table.set_ops(Ops::scalar());
+        generic::install_scalar(&mut table);
         let cpu = CpuFeatures::detect();
         for level in crate::arch::LEVELS.iter().filter(|l| cpu.has(l.needs)) {
             if name == Some(table.level) {
@@ -136,9 +134,16 @@ impl KernelTable {
         &self.ops
     }
 
-    /// Replaces the vector operations.
+    /// Replaces the vector operations, and with them the products with float weights.
     pub fn set_ops(&mut self, ops: Ops) {
         self.ops = ops;
+        for (ty, gemm) in [
+            (GgmlType::F32, ops.gemm_f32),
+            (GgmlType::F16, ops.gemm_f16),
+            (GgmlType::BF16, ops.gemm_bf16),
+        ] {
+            self.set(ty, Kernels { act: Act::F32, gemm });
+        }
     }
 
     /// The name of the fastest level installed.

@@ -1,6 +1,9 @@
 //! Sixteen lanes in two AVX registers or one AVX-512 register.
 
-#![allow(clippy::undocumented_unsafe_blocks, reason = "each block is the promise of Lanes's caller")]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "each block is the promise of Lanes's caller"
+)]
 
 use std::arch::x86_64::*;
 
@@ -28,30 +31,44 @@ unsafe impl Lanes for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const u16) -> Self::V {
-        unsafe { (_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))) }
+        unsafe {
+            (
+                _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
+            )
+        }
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self::V {
-        unsafe { let half = |p: *const u16| {
+        unsafe {
+            let half = |p: *const u16| {
                 let x = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x))
             };
-            (half(p), half(p.add(8))) }
+            (half(p), half(p.add(8)))
+        }
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const i8) -> Self::V {
-        unsafe { let half = |p: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())));
-            (half(p), half(p.add(8))) }
+        unsafe {
+            let half =
+                |p: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())));
+            (half(p), half(p.add(8)))
+        }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: Self::V) {
-        unsafe { _mm256_storeu_ps(p, v.0);
-_mm256_storeu_ps(p.add(8), v.1); }
+        unsafe {
+            _mm256_storeu_ps(p, v.0);
+            _mm256_storeu_ps(p.add(8), v.1);
+        }
     }
     #[inline(always)]
     unsafe fn store_f16(p: *mut u16, v: Self::V) {
-        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.0));
-_mm_storeu_si128(p.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.1)); }
+        unsafe {
+            _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.0));
+            _mm_storeu_si128(p.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v.1));
+        }
     }
     #[inline(always)]
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
@@ -83,39 +100,49 @@ _mm_storeu_si128(p.add(8).cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v
     }
     #[inline(always)]
     unsafe fn abs(a: Self::V) -> Self::V {
-        unsafe { let sign = _mm256_set1_ps(-0.0);
-(_mm256_andnot_ps(sign, a.0), _mm256_andnot_ps(sign, a.1)) }
+        unsafe {
+            let sign = _mm256_set1_ps(-0.0);
+            (_mm256_andnot_ps(sign, a.0), _mm256_andnot_ps(sign, a.1))
+        }
     }
     #[inline(always)]
     unsafe fn select_lt(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
-        unsafe { (
+        unsafe {
+            (
                 _mm256_blendv_ps(y.0, x.0, _mm256_cmp_ps::<_CMP_LT_OQ>(a.0, b.0)),
                 _mm256_blendv_ps(y.1, x.1, _mm256_cmp_ps::<_CMP_LT_OQ>(a.1, b.1)),
-            ) }
+            )
+        }
     }
     #[inline(always)]
     unsafe fn exp2_rounded(t: Self::V) -> Self::V {
-        unsafe { let half = |t| {
+        unsafe {
+            let half = |t| {
                 let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(t));
                 _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(0x3f80_0000)))
             };
-            (half(t.0), half(t.1)) }
+            (half(t.0), half(t.1))
+        }
     }
     #[inline(always)]
     unsafe fn store_i8_rounded(p: *mut i8, t: Self::V) {
-        unsafe { // The low byte is sign-extended first, so that the packs do not saturate.
+        unsafe {
+            // The low byte is sign-extended first, so that the packs do not saturate.
             let half = |t| _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(_mm256_castps_si256(t)));
             let words = _mm256_packs_epi32(half(t.0), half(t.1));
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
             let (lo, hi) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            _mm_storeu_si128(p.cast(), _mm_packs_epi16(lo, hi)); }
+            _mm_storeu_si128(p.cast(), _mm_packs_epi16(lo, hi));
+        }
     }
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
-        unsafe { let x = _mm256_add_ps(v.0, v.1);
+        unsafe {
+            let x = _mm256_add_ps(v.0, v.1);
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-            _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x))) }
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
+        }
     }
 }
 
@@ -137,8 +164,10 @@ unsafe impl Lanes for Avx512 {
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self::V {
-        unsafe { let x = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x)) }
+        unsafe {
+            let x = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x))
+        }
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const i8) -> Self::V {
@@ -190,8 +219,10 @@ unsafe impl Lanes for Avx512 {
     }
     #[inline(always)]
     unsafe fn exp2_rounded(t: Self::V) -> Self::V {
-        unsafe { let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(t));
-            _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(0x3f80_0000))) }
+        unsafe {
+            let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(t));
+            _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(0x3f80_0000)))
+        }
     }
     #[inline(always)]
     unsafe fn store_i8_rounded(p: *mut i8, t: Self::V) {
@@ -199,11 +230,13 @@ unsafe impl Lanes for Avx512 {
     }
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
-        unsafe { let lo = _mm512_castps512_ps256(v);
+        unsafe {
+            let lo = _mm512_castps512_ps256(v);
             let hi = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
             let x = _mm256_add_ps(lo, hi);
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
-            _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x))) }
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
+        }
     }
 }
