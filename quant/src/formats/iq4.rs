@@ -84,7 +84,7 @@ impl BlockIQ4XS {
         let mut j = 0;
         while j < 8 {
             let low = self.scales_l[j / 2] >> (4 * (j % 2)) & 0xf;
-            scales[j] = (low | (high >> (2 * j) & 3) as u8 * 16) as i8 - 32;
+            scales[j] = (low | ((high >> (2 * j) & 3) as u8) << 4) as i8 - 32;
             j += 1;
         }
         scales

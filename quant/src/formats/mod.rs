@@ -7,6 +7,9 @@
 //! from that. The products of a code and its scales are exact in f32 for every format, so the
 //! order of ggml's multiplications, which differs from format to format, does not show.
 
+// Loops over indices say which bits go where, and become vector instructions.
+#![allow(clippy::needless_range_loop)]
+
 use bytemuck::Pod;
 
 use crate::GgmlType;

@@ -24,7 +24,7 @@ pub struct BlockTQ1_0 {
 fn digit(byte: u8, n: usize) -> i8 {
     const POW3: [u8; 5] = [1, 3, 9, 27, 81];
     let rest = byte.wrapping_mul(POW3[n]);
-    (u16::from(rest) * 3 >> 8) as i8 - 1
+    ((u16::from(rest) * 3) >> 8) as i8 - 1
 }
 
 impl BlockTQ1_0 {
