@@ -109,10 +109,12 @@ impl IntBlock for BlockIQ1M {
 
     #[inline(always)]
     fn unpack(&self, _index: usize, out: &mut Unit) {
-        for group in 0..32 {
-            let high = self.qh[group / 2] >> (4 * (group % 2));
-            let index = usize::from(self.qs[group]) | usize::from(high & 7) << 8;
-            unpack_group(index, high & 8 != 0, group, out);
+        for n in 0..16 {
+            for l in 0..2 {
+                let high = usize::from(self.qh[n]) >> (4 * l);
+                let index = usize::from(self.qs[2 * n + l]) | (high & 7) << 8;
+                unpack_group(index, high & 8 != 0, 2 * n + l, out);
+            }
         }
         for j in 0..16 {
             let scales = u16::from_le_bytes(self.scales[j / 4]);

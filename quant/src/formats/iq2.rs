@@ -154,10 +154,12 @@ impl IntBlock for BlockIQ2S {
     #[inline(always)]
     fn unpack(&self, _index: usize, out: &mut Unit) {
         let (groups, _) = out.q.as_chunks_mut::<8>();
-        for n in 0..32 {
-            let high = usize::from(self.qh[n / 4] >> (2 * (n % 4)) & 3) << 8;
-            let grid = &grids::IQ2_S[usize::from(self.qs[n]) | high];
-            signs::apply(grid, self.qs[32 + n], &mut groups[n]);
+        for n in 0..8 {
+            let high = usize::from(self.qh[n]) << 8;
+            for l in 0..4 {
+                let index = usize::from(self.qs[4 * n + l]) | high >> (2 * l) & 0x300;
+                signs::apply(&grids::IQ2_S[index], self.qs[32 + 4 * n + l], &mut groups[4 * n + l]);
+            }
         }
         unpack_scales(&self.scales, out);
         out.d = self.d() * 0.125;

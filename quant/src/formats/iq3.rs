@@ -111,12 +111,15 @@ impl IntBlock for BlockIQ3S {
     #[inline(always)]
     fn unpack(&self, _index: usize, out: &mut Unit) {
         let (groups, _) = out.q.as_chunks_mut::<8>();
-        for n in 0..32 {
-            let high = usize::from(self.qh[n / 4] >> (2 * (n % 4)));
-            let first = usize::from(self.qs[2 * n]) | (high & 1) << 8;
-            let second = usize::from(self.qs[2 * n + 1]) | (high >> 1 & 1) << 8;
-            let grid = pair(grids::IQ3_S[first], grids::IQ3_S[second]);
-            signs::apply(&grid, self.signs[n], &mut groups[n]);
+        for n in 0..8 {
+            let high = usize::from(self.qh[n]) << 8;
+            for l in 0..4 {
+                let group = 4 * n + l;
+                let first = usize::from(self.qs[2 * group]) | high >> (2 * l) & 0x100;
+                let second = usize::from(self.qs[2 * group + 1]) | high >> (2 * l + 1) & 0x100;
+                let grid = pair(grids::IQ3_S[first], grids::IQ3_S[second]);
+                signs::apply(&grid, self.signs[group], &mut groups[group]);
+            }
         }
         for j in 0..8 {
             let scale = 2 * i16::from(self.scales[j / 2] >> (4 * (j % 2)) & 0xf) + 1;

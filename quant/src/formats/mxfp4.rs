@@ -8,6 +8,16 @@ use crate::GgmlType;
 /// Twice the values that a float of 4 bits (sign, 2 of exponent, 1 of mantissa) has.
 pub const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
+/// [`VALUES`] by arithmetic, which loops over many become vector instructions with: the steps
+/// between magnitudes are 1, from the fourth on 2, from the sixth on 4.
+#[inline(always)]
+pub(super) fn value(code: u8) -> i8 {
+    let magnitude = code & 7;
+    let value = magnitude + magnitude.saturating_sub(4) + 2 * magnitude.saturating_sub(6);
+    let sign = -((code >> 3 & 1) as i8);
+    (value as i8 ^ sign) - sign
+}
+
 /// 32 weights in 17 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -45,10 +55,20 @@ impl IntBlock for BlockMXFP4 {
     #[inline(always)]
     fn unpack(&self, _index: usize, out: &mut Unit) {
         for j in 0..16 {
-            out.q[j] = VALUES[usize::from(self.qs[j] & 0xf)];
-            out.q[j + 16] = VALUES[usize::from(self.qs[j] >> 4)];
+            out.q[j] = value(self.qs[j] & 0xf);
+            out.q[j + 16] = value(self.qs[j] >> 4);
         }
         out.scale[..2].fill(1);
         out.d = self.d();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_gives_the_values_of_the_table() {
+        assert_eq!(std::array::from_fn(|code| value(code as u8)), VALUES);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::mxfp4::VALUES;
+use super::mxfp4::value;
 use super::{Block, IntBlock, Unit, Wide, dequantize_units};
 use crate::GgmlType;
 
@@ -18,7 +18,7 @@ pub struct BlockNVFP4 {
 }
 
 impl BlockNVFP4 {
-    /// Half the scale of group `index` (below 4), since [`VALUES`] are doubled.
+    /// Half the scale of group `index` (below 4), since the codes are doubled.
     #[inline(always)]
     pub const fn d(&self, index: usize) -> f32 {
         HALF_SCALES[self.d[index] as usize]
@@ -69,8 +69,8 @@ impl IntBlock for BlockNVFP4 {
     fn unpack(&self, index: usize, out: &mut Unit) {
         let qs = &self.qs[8 * index..][..8];
         for j in 0..8 {
-            out.q[j] = VALUES[usize::from(qs[j] & 0xf)];
-            out.q[j + 8] = VALUES[usize::from(qs[j] >> 4)];
+            out.q[j] = value(qs[j] & 0xf);
+            out.q[j + 8] = value(qs[j] >> 4);
         }
         out.scale[0] = 1;
         out.d = self.d(index);
