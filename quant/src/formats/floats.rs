@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, Wide};
 use crate::GgmlType;
-use crate::float::{bf16_to_f32, f16_to_f32};
+use crate::float::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 
 /// An IEEE single.
 #[repr(C)]
@@ -17,6 +17,7 @@ pub struct BlockF32 {
 impl Block for BlockF32 {
     const TYPE: GgmlType = GgmlType::F32;
     const WIDE: &'static [Wide] = &[Wide { offset: 0, width: 4, count: 1 }];
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| BlockF32 { x: x[0].to_le_bytes() });
 
     #[inline(always)]
     fn dequantize(&self, out: &mut [f32]) {
@@ -35,6 +36,8 @@ pub struct BlockF16 {
 impl Block for BlockF16 {
     const TYPE: GgmlType = GgmlType::F16;
     const WIDE: &'static [Wide] = &[Wide::half(0)];
+    const QUANTIZE: Option<fn(&[f32]) -> Self> =
+        Some(|x| BlockF16 { x: f32_to_f16(x[0]).to_le_bytes() });
 
     #[inline(always)]
     fn dequantize(&self, out: &mut [f32]) {
@@ -53,6 +56,8 @@ pub struct BlockBF16 {
 impl Block for BlockBF16 {
     const TYPE: GgmlType = GgmlType::BF16;
     const WIDE: &'static [Wide] = &[Wide::half(0)];
+    const QUANTIZE: Option<fn(&[f32]) -> Self> =
+        Some(|x| BlockBF16 { x: f32_to_bf16(x[0]).to_le_bytes() });
 
     #[inline(always)]
     fn dequantize(&self, out: &mut [f32]) {

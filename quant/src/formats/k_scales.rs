@@ -16,6 +16,17 @@ pub fn unpack_scale_min(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     (scale, min)
 }
 
+/// The reverse of [`unpack_scale_min`].
+pub fn pack_scale_min(scale: [u8; 8], min: [u8; 8]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for j in 0..4 {
+        packed[j] = scale[j] | scale[j + 4] >> 4 << 6;
+        packed[j + 4] = min[j] | min[j + 4] >> 4 << 6;
+        packed[j + 8] = scale[j + 4] & 0xf | min[j + 4] << 4;
+    }
+    packed
+}
+
 /// The 16 scales of Q3_K plus 32, 6 bits each in 12 bytes: the lower 4 bits in bytes 0 to 7, the
 /// upper 2 in bytes 8 to 11.
 #[inline(always)]
@@ -29,4 +40,16 @@ pub fn unpack_scales_q3(packed: &[u8; 12]) -> [u8; 16] {
         scale[j + 12] = packed[j + 4] >> 4 | (high >> 6) << 4;
     }
     scale
+}
+
+/// The reverse of [`unpack_scales_q3`].
+pub fn pack_scales_q3(scale: [u8; 16]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for j in 0..8 {
+        packed[j] = scale[j] & 0xf | scale[j + 8] << 4;
+    }
+    for j in 0..16 {
+        packed[8 + j % 4] |= (scale[j] >> 4) << (2 * (j / 4));
+    }
+    packed
 }

@@ -2,8 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::k_scales::unpack_scales_q3;
-use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use super::k_scales::{pack_scales_q3, unpack_scales_q3};
+use super::k_search::{codes_for, nearest_int, search_q3};
+use super::q2_k::pack_2_bits;
+use super::{
+    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, furthest,
+};
 use crate::GgmlType;
 
 /// 256 weights in 110 bytes.
@@ -27,11 +31,43 @@ impl BlockQ3K {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
+
+    /// Searches a scale for each 16 values, each weighted by its square; the one furthest from
+    /// zero becomes -32.
+    pub fn quantize(x: &[f32; 256]) -> Self {
+        let (parts, _) = x.as_chunks::<16>();
+        let (mut found, mut codes) = ([0.0; 16], [[0; 16]; 16]);
+        for j in 0..16 {
+            (found[j], codes[j]) = search_q3(&parts[j]);
+        }
+        let far = furthest(&found);
+        let (mut d, mut scale) = (f16_bytes(0.0), [0; 16]);
+        if far != 0.0 {
+            let iscale = -32.0 / far;
+            d = f16_bytes(1.0 / iscale);
+            scale = found.map(|x| (nearest_int(iscale * x) as i8).clamp(-32, 31) + 32);
+        }
+        for j in 0..16 {
+            // Without any scale the field is zero, which reads as -32.
+            let d = f16(d) * f32::from(scale[j] - 32);
+            if d != 0.0 {
+                codes[j] = codes_for(&parts[j], d, 0.0, -4..=3).map(|l| (l + 4) as u8);
+            }
+        }
+        let codes = codes.as_flattened();
+        let mut hmask = [0; 32];
+        for (i, code) in codes.iter().enumerate() {
+            hmask[i % 32] |= (code >> 2) << (i / 32);
+        }
+        let scales = pack_scales_q3(scale.map(|s| s as u8));
+        BlockQ3K { hmask, qs: pack_2_bits(codes), scales, d }
+    }
 }
 
 impl Block for BlockQ3K {
     const TYPE: GgmlType = GgmlType::Q3_K;
     const WIDE: &'static [Wide] = &[Wide::half(108)];
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);

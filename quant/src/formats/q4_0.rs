@@ -2,7 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use super::{
+    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, furthest, inverse,
+};
 use crate::GgmlType;
 
 /// 32 weights in 18 bytes.
@@ -21,11 +23,21 @@ impl BlockQ4_0 {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
+
+    /// Gives the value furthest from zero the code -8.
+    pub fn quantize(x: &[f32; 32]) -> Self {
+        let d = furthest(x) / -8.0;
+        let id = inverse(d);
+        let code = |x: f32| ((x * id + 8.5) as i8).min(15) as u8;
+        let qs = std::array::from_fn(|j| code(x[j]) | code(x[j + 16]) << 4);
+        BlockQ4_0 { d: f16_bytes(d), qs }
+    }
 }
 
 impl Block for BlockQ4_0 {
     const TYPE: GgmlType = GgmlType::Q4_0;
     const WIDE: &'static [Wide] = &[Wide::half(0)];
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);

@@ -2,7 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use super::{
+    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, inverse, range,
+};
 use crate::GgmlType;
 
 /// 32 weights in 20 bytes.
@@ -29,11 +31,22 @@ impl BlockQ4_1 {
     pub const fn m(&self) -> f32 {
         f16(self.m)
     }
+
+    /// Spreads the codes evenly from the smallest value to the largest.
+    pub fn quantize(x: &[f32; 32]) -> Self {
+        let (min, max) = range(x);
+        let d = (max - min) / 15.0;
+        let id = inverse(d);
+        let code = |x: f32| (((x - min) * id + 0.5) as i8).min(15) as u8;
+        let qs = std::array::from_fn(|j| code(x[j]) | code(x[j + 16]) << 4);
+        BlockQ4_1 { d: f16_bytes(d), m: f16_bytes(min), qs }
+    }
 }
 
 impl Block for BlockQ4_1 {
     const TYPE: GgmlType = GgmlType::Q4_1;
     const WIDE: &'static [Wide] = &[Wide::half(0), Wide::half(2)];
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);

@@ -2,8 +2,20 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use super::{
+    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, furthest, inverse,
+};
 use crate::GgmlType;
+
+/// Splits 32 codes of 5 bits into the fifth bits and the lower 4.
+#[inline(always)]
+pub(super) fn pack(codes: [u8; 32]) -> ([u8; 4], [u8; 16]) {
+    let mut qh = 0;
+    for (j, code) in codes.iter().enumerate() {
+        qh |= u32::from(code >> 4 & 1) << j;
+    }
+    (qh.to_le_bytes(), std::array::from_fn(|j| codes[j] & 0xf | (codes[j + 16] & 0xf) << 4))
+}
 
 /// 32 weights in 22 bytes.
 #[repr(C)]
@@ -29,11 +41,20 @@ impl BlockQ5_0 {
     pub const fn qh(&self) -> u32 {
         u32::from_le_bytes(self.qh)
     }
+
+    /// Gives the value furthest from zero the code -16.
+    pub fn quantize(x: &[f32; 32]) -> Self {
+        let d = furthest(x) / -16.0;
+        let id = inverse(d);
+        let (qh, qs) = pack(x.map(|x| ((x * id + 16.5) as i8).min(31) as u8));
+        BlockQ5_0 { d: f16_bytes(d), qh, qs }
+    }
 }
 
 impl Block for BlockQ5_0 {
     const TYPE: GgmlType = GgmlType::Q5_0;
     const WIDE: &'static [Wide] = &[Wide::half(0), Wide { offset: 2, width: 4, count: 1 }];
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);

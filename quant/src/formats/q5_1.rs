@@ -2,7 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use super::q5_0::pack;
+use super::{
+    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, inverse, range,
+};
 use crate::GgmlType;
 
 /// 32 weights in 24 bytes.
@@ -37,12 +40,22 @@ impl BlockQ5_1 {
     pub const fn qh(&self) -> u32 {
         u32::from_le_bytes(self.qh)
     }
+
+    /// Spreads the codes evenly from the smallest value to the largest.
+    pub fn quantize(x: &[f32; 32]) -> Self {
+        let (min, max) = range(x);
+        let d = (max - min) / 31.0;
+        let id = inverse(d);
+        let (qh, qs) = pack(x.map(|x| ((x - min) * id + 0.5) as u8));
+        BlockQ5_1 { d: f16_bytes(d), m: f16_bytes(min), qh, qs }
+    }
 }
 
 impl Block for BlockQ5_1 {
     const TYPE: GgmlType = GgmlType::Q5_1;
     const WIDE: &'static [Wide] =
         &[Wide::half(0), Wide::half(2), Wide { offset: 4, width: 4, count: 1 }];
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);

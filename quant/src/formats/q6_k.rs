@@ -2,7 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use super::k_search::{ALL_ZERO, codes_for, nearest_int, search_centred};
+use super::{
+    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, furthest,
+};
 use crate::GgmlType;
 
 /// 256 weights in 210 bytes.
@@ -27,11 +30,42 @@ impl BlockQ6K {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
+
+    /// Searches a scale for each 16 values, each weighted by its square; the one furthest from
+    /// zero becomes -128.
+    pub fn quantize(x: &[f32; 256]) -> Self {
+        let (parts, _) = x.as_chunks::<16>();
+        let (mut found, mut codes) = ([0.0; 16], [[0; 16]; 16]);
+        for j in 0..16 {
+            (found[j], codes[j]) = search_centred(&parts[j]);
+        }
+        let far = furthest(&found);
+        let mut block = BlockQ6K::zeroed();
+        if far.abs() < ALL_ZERO {
+            return block;
+        }
+        let iscale = -128.0 / far;
+        block.d = f16_bytes(1.0 / iscale);
+        for j in 0..16 {
+            block.scales[j] = nearest_int(iscale * found[j]).min(127) as i8;
+            let d = block.d() * f32::from(block.scales[j]);
+            if d != 0.0 {
+                codes[j] = codes_for(&parts[j], d, 0.0, -32..=31).map(|l| (l + 32) as u8);
+            }
+        }
+        for (i, code) in codes.as_flattened().iter().enumerate() {
+            let (n, j, l) = (i / 128, i / 32 % 4, i % 32);
+            block.ql[64 * n + 32 * (j % 2) + l] |= (code & 0xf) << (4 * (j / 2));
+            block.qh[32 * n + l] |= (code >> 4) << (2 * j);
+        }
+        block
+    }
 }
 
 impl Block for BlockQ6K {
     const TYPE: GgmlType = GgmlType::Q6_K;
     const WIDE: &'static [Wide] = &[Wide::half(208)];
+    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);

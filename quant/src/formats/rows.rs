@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytemuck::try_cast_slice;
+use bytemuck::{try_cast_slice, try_cast_slice_mut};
 
 use super::{Block, Wide};
 use crate::GgmlType;
@@ -12,6 +12,8 @@ use crate::GgmlType;
 pub enum RowError {
     /// The type holds no values to compute with (integers and f64).
     NoValues(GgmlType),
+    /// There is no quantizer of the type.
+    NoQuantizer(GgmlType),
     /// The values are not whole blocks, or the bytes are not those of that many values.
     Size {
         /// The type of the row.
@@ -27,6 +29,7 @@ impl fmt::Display for RowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RowError::NoValues(ty) => write!(f, "{ty} holds no values to compute with"),
+            RowError::NoQuantizer(ty) => write!(f, "there is no quantizer of {ty}"),
             RowError::Size { ty, bytes, values } => write!(
                 f,
                 "{bytes} bytes are not {values} values of {ty}, which has {} values in {} bytes",
@@ -39,11 +42,15 @@ impl fmt::Display for RowError {
 
 impl std::error::Error for RowError {}
 
+/// Quantizes a number of values to the bytes that fit them.
+type QuantizeFn = fn(&[f32], &mut [u8]);
+
 /// What is done to rows of one type.
 #[derive(Clone, Copy)]
 struct RowOps {
     /// Of a number of bytes and values that fit each other.
     dequantize: fn(&[u8], &mut [f32]),
+    quantize: Option<QuantizeFn>,
     wide: &'static [Wide],
 }
 
@@ -54,6 +61,23 @@ pub fn dequantize_row(ty: GgmlType, row: &[u8], out: &mut [f32]) -> Result<(), R
         return Err(RowError::Size { ty, bytes: row.len(), values: out.len() });
     }
     (ops.dequantize)(row, out);
+    Ok(())
+}
+
+/// True if [`quantize_row`] knows the type.
+pub fn can_quantize(ty: GgmlType) -> bool {
+    OPS[ty as usize].is_some_and(|ops| ops.quantize.is_some())
+}
+
+/// Writes the blocks of a row of values, the bits that `llama-quantize` without an importance
+/// matrix writes. A NaN or an infinity gives blocks without meaning.
+pub fn quantize_row(ty: GgmlType, x: &[f32], row: &mut [u8]) -> Result<(), RowError> {
+    let ops = OPS[ty as usize].ok_or(RowError::NoValues(ty))?;
+    let quantize = ops.quantize.ok_or(RowError::NoQuantizer(ty))?;
+    if ty.row_bytes(x.len()) != Some(row.len()) {
+        return Err(RowError::Size { ty, bytes: row.len(), values: x.len() });
+    }
+    quantize(x, row);
     Ok(())
 }
 
@@ -88,6 +112,21 @@ fn dequantize_blocks<B: Block>(row: &[u8], out: &mut [f32]) {
     }
 }
 
+/// The row form of a block's quantizer.
+const fn quantizer<B: Block>() -> Option<QuantizeFn> {
+    if B::QUANTIZE.is_none() {
+        return None;
+    }
+    Some(|x, row| {
+        let Some(quantize) = B::QUANTIZE else { return };
+        // As above, the cast cannot fail.
+        let blocks: &mut [B] = try_cast_slice_mut(row).unwrap_or(&mut []);
+        for (block, x) in blocks.iter_mut().zip(x.chunks_exact(B::LEN)) {
+            *block = quantize(x);
+        }
+    })
+}
+
 macro_rules! define_ops {
     ([]
      int { $( $(#[$int_doc:meta])* $int:ident = $int_id:literal, $int_name:literal,
@@ -103,6 +142,7 @@ macro_rules! define_ops {
             let mut ops = [None; GgmlType::COUNT];
             $( ops[GgmlType::$variant as usize] = Some(RowOps {
                 dequantize: dequantize_blocks::<super::$block>,
+                quantize: quantizer::<super::$block>(),
                 wide: <super::$block as Block>::WIDE,
             }); )*
             ops

@@ -8,8 +8,8 @@ Writes beside itself:
 NAME.dequant     blocks of the type, then their values as f32. The number of blocks follows from
                  the size. A NaN is written as the canonical one: its payload is no contract.
 quantize.input   rows of 256 f32 that are quantized
-NAME.quant       what ggml's reference quantizer makes of quantize.input, for the types that have
-                 one here
+NAME.quant       what ggml makes of quantize.input without an importance matrix, for the types
+                 that are quantized here
 
 All little endian. Random bytes come from a fixed seed: a second run writes the same files.
 """
@@ -52,8 +52,9 @@ TYPES = [
     ("BF16", 1, 2, []),
 ]
 
-QUANTIZED = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL",
-             "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+# type numbers of ggml
+QUANTIZED = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10,
+             "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ4_NL": 20, "IQ4_XS": 23}
 
 # f16 bits: minus zero, infinities, NaN, a subnormal, the largest
 HOSTILE = [0x8000, 0x7C00, 0xFC00, 0x7E01, 0x83FF, 0x7BFF]
@@ -118,9 +119,10 @@ def dequantize(lib, name, data, count):
 
 def quantize(lib, name, length, size, values):
     out = ctypes.create_string_buffer(len(values) // length * size)
-    function = getattr(lib, f"quantize_row_{c_name(name)}_ref")
-    function.restype = None
-    function(values.ctypes.data_as(ctypes.c_void_p), out, ctypes.c_int64(len(values)))
+    function = lib.ggml_quantize_chunk
+    function.restype = ctypes.c_size_t
+    function(ctypes.c_int(QUANTIZED[name]), values.ctypes.data_as(ctypes.c_void_p), out,
+             ctypes.c_int64(0), ctypes.c_int64(1), ctypes.c_int64(len(values)), None)
     return out.raw
 
 
