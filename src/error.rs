@@ -41,6 +41,9 @@ pub enum Error {
     /// A parameter is outside what it can be.
     #[error("{0}")]
     Invalid(String),
+    /// A row of logits leaves no token to choose.
+    #[error("{0}")]
+    Logits(String),
     /// More tokens than the context holds.
     #[error(
         "context is full: {wanted} tokens wanted, {n_ctx} fit; raise the context length or shorten the prompt"

@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 mod error;
+pub mod sampler;
 
 pub use error::{Error, Result};
 pub use siskin_quant::GgmlType;
