@@ -2,8 +2,15 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod engine;
 mod error;
+pub mod gguf;
+mod memory;
+pub mod model;
 pub mod sampler;
 
+pub use engine::{CancelHandle, Engine, EngineOptions, Session, SessionOptions};
 pub use error::{Error, Result};
+pub use model::{Hparams, MemoryPlan, SessionShape};
 pub use siskin_quant::GgmlType;
+pub use siskin_quant::attention::KvType;

@@ -61,20 +61,18 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Memory for up to `n` rows of up to `k` values in any of the formats.
-    pub fn with_capacity(k: usize, n: usize) -> Activations {
-        // f32 rows are the largest.
-        let bytes = ActLayout::new(Act::F32, k.next_multiple_of(256)).stride * n;
+    /// Memory for up to `n` rows of up to `k` values as `act`.
+    pub fn with_capacity(act: Act, k: usize, n: usize) -> Activations {
         Activations {
-            layout: ActLayout::new(Act::F32, 0),
+            layout: ActLayout::new(act, 0),
             n: 0,
-            buf: vec![Line([0; 64]); bytes / 64],
+            buf: vec![Line([0; 64]); Self::bytes_for(act, k, n) / 64],
         }
     }
 
     /// Bytes that [`with_capacity`](Self::with_capacity) allocates.
-    pub fn bytes_for(k: usize, n: usize) -> usize {
-        ActLayout::new(Act::F32, k.next_multiple_of(256)).stride * n
+    pub fn bytes_for(act: Act, k: usize, n: usize) -> usize {
+        ActLayout::new(act, k.next_multiple_of(256)).stride * n
     }
 
     /// The layout of the rows held.
@@ -92,18 +90,12 @@ impl Activations {
         &bytemuck::cast_slice(&self.buf)[..self.n * self.layout.stride]
     }
 
-    /// Quantizes `x`, rows of `k` values, to `act`.
+    /// Quantizes `x`, rows of `k` values, to the format that the memory was made for.
     ///
     /// # Panics
-    /// If `x` is not whole rows, `k` not whole blocks, or the buffer too small.
-    pub fn quantize(
-        &mut self,
-        team: &mut Team<'_>,
-        table: &KernelTable,
-        act: Act,
-        k: usize,
-        x: &[f32],
-    ) {
+    /// If `x` is not whole rows, `k` not whole blocks, or the memory too small.
+    pub fn quantize(&mut self, team: &mut Team<'_>, table: &KernelTable, k: usize, x: &[f32]) {
+        let act = self.layout.act;
         let layout = ActLayout::new(act, k);
         assert!(k > 0 && x.len().is_multiple_of(k), "activations are whole rows");
         assert!(act != Act::Q8x32 || k.is_multiple_of(32));

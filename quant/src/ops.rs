@@ -37,6 +37,7 @@ pub enum Activation {
 pub struct Ops {
     pub(crate) quantize: unsafe fn(&ActLayout, &[f32], &mut [u8]),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub(crate) rms_norm_in_place: unsafe fn(&mut [f32], &[f32], f32),
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
     pub(crate) scale: unsafe fn(&mut [f32], f32),
     pub(crate) softcap: unsafe fn(&mut [f32], f32),
@@ -64,6 +65,16 @@ impl Ops {
         assert!(x.len() == w.len() && x.len() == out.len());
         // SAFETY: the lengths are equal; the table holds functions that the CPU can run.
         unsafe { (self.rms_norm)(x, w, eps, out) }
+    }
+
+    /// [`rms_norm`](Self::rms_norm) with `x` as the result.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn rms_norm_in_place(&self, x: &mut [f32], w: &[f32], eps: f32) {
+        assert_eq!(x.len(), w.len());
+        // SAFETY: as above.
+        unsafe { (self.rms_norm_in_place)(x, w, eps) }
     }
 
     /// `x += y`
@@ -208,8 +219,9 @@ pub(crate) mod body {
         }
     }
 
+    /// One over the root mean square.
     #[inline(always)]
-    pub unsafe fn rms_norm<L: Lanes>(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+    unsafe fn rms_scale<L: Lanes>(x: &[f32], eps: f32) -> L::V {
         unsafe {
             let mut sum = L::splat(0.0);
             let mut i = 0;
@@ -219,8 +231,23 @@ pub(crate) mod body {
                 i += 16;
             }
             let mean = L::sum(sum) / x.len() as f32;
-            let scale = L::splat(1.0 / (mean + eps).sqrt());
+            L::splat(1.0 / (mean + eps).sqrt())
+        }
+    }
+
+    #[inline(always)]
+    pub unsafe fn rms_norm<L: Lanes>(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+        unsafe {
+            let scale = rms_scale::<L>(x, eps);
             map::<L>(out, |i, _| L::mul(L::mul(load_at::<L>(x, i), scale), load_at::<L>(w, i)));
+        }
+    }
+
+    #[inline(always)]
+    pub unsafe fn rms_norm_in_place<L: Lanes>(x: &mut [f32], w: &[f32], eps: f32) {
+        unsafe {
+            let scale = rms_scale::<L>(x, eps);
+            map::<L>(x, |i, v| L::mul(L::mul(v, scale), load_at::<L>(w, i)));
         }
     }
 
@@ -402,6 +429,10 @@ macro_rules! instantiate_ops {
                 unsafe { body::rms_norm::<L>(x, w, eps, out) }
             }
             $(#[$attr])*
+            unsafe fn rms_norm_in_place(x: &mut [f32], w: &[f32], eps: f32) {
+                unsafe { body::rms_norm_in_place::<L>(x, w, eps) }
+            }
+            $(#[$attr])*
             unsafe fn add(x: &mut [f32], y: &[f32]) {
                 unsafe { body::add::<L>(x, y) }
             }
@@ -449,6 +480,7 @@ macro_rules! instantiate_ops {
             pub const OPS: Ops = Ops {
                 quantize,
                 rms_norm,
+                rms_norm_in_place,
                 add,
                 scale,
                 softcap,

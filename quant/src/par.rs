@@ -309,6 +309,31 @@ impl Team<'_> {
     }
 }
 
+impl Team<'_> {
+    /// Calls `f(row, values)` for each row of `width` values; in parallel where that pays.
+    pub fn for_rows(
+        &mut self,
+        data: &mut [f32],
+        width: usize,
+        f: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let rows = data.len() / width.max(1);
+        if rows <= 1 || data.len() < SERIAL_VALUES {
+            data.chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row));
+            return;
+        }
+        let per = rows.div_ceil(4 * self.n_threads);
+        self.for_chunks(data, per * width, |chunk, rows, _| {
+            for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+                f(chunk * per + i, row);
+            }
+        });
+    }
+}
+
+/// Values below which elementwise work is not worth handing out.
+const SERIAL_VALUES: usize = 8192;
+
 /// A pointer that may be sent to the threads of a step; whoever uses it keeps accesses disjoint.
 pub(crate) struct SendPtr<T>(pub(crate) *mut T);
 

@@ -1,0 +1,93 @@
+//! The buffers of a forward pass, allocated once.
+
+use siskin_quant::Act;
+use siskin_quant::act::Activations;
+use siskin_quant::par::Team;
+use siskin_quant::table::KernelTable;
+
+use super::plan::{SessionShape, Sizes, acts_used};
+use super::rope::{Angles, Frequencies};
+use super::weights::Weight;
+use super::{Hparams, Weights};
+
+/// Activations quantized for the weights that are multiplied with them.
+pub(crate) struct Inputs([Option<Activations>; 3]);
+
+fn index(act: Act) -> usize {
+    match act {
+        Act::F32 | Act::None => 0,
+        Act::Q8x32 => 1,
+        Act::Q8x256 => 2,
+    }
+}
+
+impl Inputs {
+    /// Quantizes `x`, rows of the weights' columns, in each way that one of `weights` needs.
+    pub fn prepare(
+        &mut self,
+        team: &mut Team<'_>,
+        table: &KernelTable,
+        weights: &[&Weight],
+        x: &[f32],
+    ) {
+        for (i, slot) in self.0.iter_mut().enumerate() {
+            let needed = weights.iter().find(|w| index(w.act()) == i);
+            if let (Some(weight), Some(slot)) = (needed, slot) {
+                slot.quantize(team, table, weight.cols(), x);
+            }
+        }
+    }
+
+    /// What `weight` is multiplied with.
+    pub fn of(&self, weight: &Weight) -> &Activations {
+        self.0[index(weight.act())].as_ref().expect("made for every kind that the model has")
+    }
+}
+
+/// See the module.
+pub(crate) struct Workspace {
+    pub x: Vec<f32>,
+    pub part: Vec<f32>,
+    pub input: Vec<f32>,
+    pub q: Vec<f32>,
+    pub k: Vec<f32>,
+    pub v: Vec<f32>,
+    pub gate: Vec<f32>,
+    pub up: Vec<f32>,
+    pub partial: Vec<f32>,
+    pub logits: Vec<f32>,
+    pub inputs: Inputs,
+    pub angles: Angles,
+    pub angles_window: Angles,
+    pub frequencies: Frequencies,
+    pub frequencies_window: Frequencies,
+}
+
+impl Workspace {
+    pub fn new(h: &Hparams, weights: &Weights, shape: &SessionShape) -> Workspace {
+        let s = Sizes::new(h, shape);
+        let mut inputs = [None, None, None];
+        for act in acts_used(weights) {
+            inputs[index(act)] = Some(Activations::with_capacity(act, s.widest, shape.n_batch));
+        }
+        // Llama 3's factors belong to its only kind of layer.
+        let factors = weights.rope_factors.as_deref();
+        Workspace {
+            x: vec![0.0; s.x],
+            part: vec![0.0; s.x],
+            input: vec![0.0; s.input],
+            q: vec![0.0; s.q],
+            k: vec![0.0; s.k],
+            v: vec![0.0; s.v],
+            gate: vec![0.0; s.ff],
+            up: vec![0.0; s.ff],
+            partial: vec![0.0; s.partial],
+            logits: vec![0.0; s.logits],
+            inputs: Inputs(inputs),
+            angles: Angles::new(h.n_rot, shape.n_batch),
+            angles_window: Angles::new(h.n_rot, shape.n_batch),
+            frequencies: Frequencies::new(h.rope, h.n_rot, factors),
+            frequencies_window: Frequencies::new(h.rope_window, h.n_rot, factors),
+        }
+    }
+}
