@@ -1,6 +1,6 @@
 //! The tokens that can still be drawn, on their way through the chain.
 
-use super::math::{self, weight};
+use super::math::{self, Mass};
 use std::cmp::Ordering;
 
 /// A token and its logit, which is neither NaN nor `-inf`.
@@ -110,8 +110,16 @@ impl<'a> Row<'a> {
     /// The sum of `exp(logit - max)`.
     pub fn weight_sum(&self, max: f32) -> f64 {
         match self.dense() {
-            Some(logits) => math::sum_by(logits, |&x| f64::from(weight(x, max))),
-            None => math::sum_by(&self.buf.list, |c| f64::from(weight(c.logit, max))),
+            Some(logits) => math::weight_sum(logits, |&x| x, max),
+            None => math::weight_sum(&self.buf.list, |c| c.logit, max),
+        }
+    }
+
+    /// The same with what the entropy takes.
+    pub fn mass(&self, max: f32) -> Mass {
+        match self.dense() {
+            Some(logits) => math::mass(logits, |&x| x, max),
+            None => math::mass(&self.buf.list, |c| c.logit, max),
         }
     }
 

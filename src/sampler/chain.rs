@@ -95,7 +95,8 @@ impl Sampler {
     }
 
     /// Chooses the token that follows `history`, the tokens so far, of which the penalties look at
-    /// the last. Allocates nothing after the first call, if [`Sampler::reserve`] was called.
+    /// the last. Allocates nothing; with DRY over more than 4096 tokens, nothing after
+    /// [`Sampler::reserve`].
     ///
     /// NaN counts as `-inf`. Fails when `logits` is not a row of the vocabulary's size, or when
     /// nothing in it can be chosen.
@@ -150,7 +151,7 @@ impl Sampler {
         }
     }
 
-    /// Makes room for histories of up to `n_history` tokens, so that no later call allocates.
+    /// Makes room for histories of up to `n_history` tokens, where DRY looks at more than 4096.
     pub fn reserve(&mut self, n_history: usize) {
         for stage in &mut self.stages {
             stage.reserve(n_history);

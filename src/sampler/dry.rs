@@ -10,6 +10,8 @@ pub const DRY_DEFAULT_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
 /// Bytes of a breaker that are looked at.
 const MAX_BREAKER: usize = 40;
+/// Tokens of history for which there is room without asking.
+const AT_ONCE: usize = 4096;
 /// Tokens after a breaker's first that are compared.
 const MAX_TAIL: usize = 20;
 
@@ -151,8 +153,8 @@ impl Dry {
             last_n,
             max_exponent,
             breakers,
-            recent: Vec::new(),
-            repeats: Vec::new(),
+            recent: Vec::with_capacity(last_n.min(AT_ONCE)),
+            repeats: Vec::with_capacity(last_n.min(AT_ONCE)),
             continued: Marks::new(n_vocab),
         })
     }

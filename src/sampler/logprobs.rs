@@ -1,7 +1,7 @@
 //! Log-probabilities of a row of logits.
 
 use super::candidates::{Buffers, Row};
-use super::math::{self, weight};
+use super::math;
 
 /// The log-softmax of rows of logits. Keeps its buffers from row to row.
 ///
@@ -35,7 +35,7 @@ impl LogProbs {
         if max == f32::NEG_INFINITY {
             return f64::NEG_INFINITY;
         }
-        f64::from(max) + libm::log(math::sum_by(logits, |&x| f64::from(weight(x, max))))
+        f64::from(max) + libm::log(math::weight_sum(logits, |&x| x, max))
     }
 
     /// The log-probability of a token; `-inf` for one that cannot be, NaN included.

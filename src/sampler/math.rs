@@ -61,6 +61,91 @@ pub(super) fn sum_by<T>(items: &[T], f: impl Fn(&T) -> f64) -> f64 {
     for (a, item) in acc.iter_mut().zip(rest) {
         *a += f(item);
     }
+    fold(acc)
+}
+
+/// What a set of logits weighs, relative to the largest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mass {
+    /// The sum of `exp(x - max)`.
+    pub sum: f64,
+    /// The sum of `exp(x - max) * (x - max)`.
+    pub below: f64,
+}
+
+impl Mass {
+    /// The entropy of the softmax, in nats.
+    pub fn entropy(self) -> f64 {
+        libm::log(self.sum) - self.below / self.sum
+    }
+}
+
+/// Values that are looked at together: a loop over this many has no other work in it than the
+/// vector instructions.
+pub(super) const TILE: usize = 256;
+
+/// The weights of up to [`TILE`] items.
+#[inline(always)]
+fn weigh<T>(items: &[T], logit: impl Fn(&T) -> f32, max: f32) -> [f32; TILE] {
+    let mut weights = [0.0; TILE];
+    for (w, item) in weights.iter_mut().zip(items) {
+        *w = weight(logit(item), max);
+    }
+    weights
+}
+
+/// The sum of `exp(x - max)` over `items`.
+pub(super) fn weight_sum<T>(items: &[T], logit: impl Fn(&T) -> f32 + Copy, max: f32) -> f64 {
+    let mut acc = [0.0f64; LANES];
+    for tile in items.chunks(TILE) {
+        add_lanes(&mut acc, &weigh(tile, logit, max));
+    }
+    fold(acc)
+}
+
+/// The sum of `exp(x - max)` of each tile of `items`.
+pub(super) fn tile_sums<T>(
+    items: &[T],
+    logit: impl Fn(&T) -> f32 + Copy,
+    max: f32,
+) -> impl Iterator<Item = f64> {
+    items.chunks(TILE).map(move |tile| {
+        let mut acc = [0.0f64; LANES];
+        add_lanes(&mut acc, &weigh(tile, logit, max));
+        fold(acc)
+    })
+}
+
+/// The [`Mass`] of `items`.
+pub(super) fn mass<T>(items: &[T], logit: impl Fn(&T) -> f32 + Copy, max: f32) -> Mass {
+    let (mut sum, mut below) = ([0.0f64; LANES], [0.0f64; LANES]);
+    for tile in items.chunks(TILE) {
+        let weights = weigh(tile, logit, max);
+        add_lanes(&mut sum, &weights);
+        let mut products = [0.0f32; TILE];
+        for ((p, &w), item) in products.iter_mut().zip(&weights).zip(tile) {
+            // Neither the infinite distance of what weighs nothing, nor that between infinities.
+            let x = logit(item);
+            *p = if w > 0.0 && x != max { w * (x - max) } else { 0.0 };
+        }
+        add_lanes(&mut below, &products);
+    }
+    Mass { sum: fold(sum), below: fold(below) }
+}
+
+/// Adds each value to the sum of its index mod 16.
+#[inline(always)]
+fn add_lanes(acc: &mut [f64; LANES], values: &[f32; TILE]) {
+    for chunk in values.chunks_exact(LANES) {
+        for (a, &x) in acc.iter_mut().zip(chunk) {
+            *a += f64::from(x);
+        }
+    }
+}
+
+/// The sum of the lanes, by the tree 8, 4, 2, 1.
+#[inline(always)]
+fn fold(mut acc: [f64; LANES]) -> f64 {
     for width in [8, 4, 2, 1] {
         for i in 0..width {
             acc[i] += acc[i + width];

@@ -2,7 +2,6 @@
 
 use super::candidates::Row;
 use super::chain::Apply;
-use super::math::{self, weight};
 
 /// Divides the logits by a temperature above 0.
 pub(super) struct Temperature {
@@ -32,14 +31,7 @@ impl Apply for DynamicTemperature {
             return;
         }
         let max = row.max();
-        let sum = row.weight_sum(max);
-        let ln_sum = libm::log(sum);
-        let entropy = math::sum_by(row.list(), |c| {
-            let w = f64::from(weight(c.logit, max));
-            // At an infinite maximum the difference would be NaN; it is 0.
-            let below = if c.logit == max { 0.0 } else { f64::from(c.logit - max) };
-            if w > 0.0 { w * (ln_sum - below) } else { 0.0 }
-        }) / sum;
+        let entropy = row.mass(max).entropy();
         let normalized = (entropy / libm::log(n as f64)).clamp(0.0, 1.0);
         let share = libm::pow(normalized, f64::from(self.exponent)) as f32;
         let temp = low + (high - low) * share;

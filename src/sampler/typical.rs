@@ -2,7 +2,7 @@
 
 use super::candidates::{Candidate, Row};
 use super::chain::Apply;
-use super::math::{self, weight};
+use super::math::weight;
 use std::cmp::Ordering;
 
 /// Keeps the tokens whose surprise is nearest to the expected one, until their probabilities add
@@ -18,23 +18,19 @@ impl Apply for Typical {
         const GROWTH: usize = 8;
 
         let max = row.max();
-        let sum = row.weight_sum(max);
-        let ln_sum = libm::log(sum);
+        let mass = row.mass(max);
+        let (entropy, ln_sum) = (mass.entropy(), libm::log(mass.sum));
         // `-ln p`; an infinite maximum leaves tokens that are certain or impossible.
         let surprise = |c: &Candidate| {
             if c.logit == max { ln_sum } else { ln_sum - f64::from(c.logit - max) }
         };
         let list = row.list();
-        let entropy = math::sum_by(list, |c| {
-            let w = f64::from(weight(c.logit, max));
-            if w > 0.0 { w * surprise(c) } else { 0.0 }
-        }) / sum;
         let by_distance = |a: &Candidate, b: &Candidate| {
             let (a_far, b_far) = ((surprise(a) - entropy).abs(), (surprise(b) - entropy).abs());
             a_far.partial_cmp(&b_far).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
         };
 
-        let target = sum * f64::from(self.p);
+        let target = mass.sum * f64::from(self.p);
         let mut reached = 0.0;
         let mut ordered = 0;
         let mut k = FIRST;
