@@ -8,9 +8,11 @@ pub mod gguf;
 mod memory;
 pub mod model;
 pub mod sampler;
+pub mod tokenizer;
 
 pub use engine::{CancelHandle, Engine, EngineOptions, Session, SessionOptions};
 pub use error::{Error, Result};
 pub use model::{Hparams, MemoryPlan, SessionShape};
 pub use siskin_quant::GgmlType;
 pub use siskin_quant::attention::KvType;
+pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerOptions};

@@ -9,12 +9,12 @@
 //! In GPT-2's form the smallest parts are bytes; in the raw form (Gemma 4) they are characters,
 //! and what is no token falls back to `<0x0A>` bytes.
 
+use super::alphabet;
 use super::boundary::Boundary;
 use super::cache::WordCache;
 use super::merge::{Joined, Merger, NO_TOKEN, Pair, Symbol};
 use super::pretok::{PreTokenizer, char_at};
 use super::vocab::{Vocab, attr};
-use super::alphabet;
 use crate::{Error, Result};
 
 /// The merges of a vocabulary.
@@ -142,8 +142,8 @@ impl Bpe {
     }
 
     fn encode_word(&self, vocab: &Vocab, word: &[u8], merger: &mut Merger, out: &mut Vec<u32>) {
-        let is_token = self.pre.ignore_merges
-            || self.pre.newline_tokens && word.iter().all(|&b| b == b'\n');
+        let is_token =
+            self.pre.ignore_merges || self.pre.newline_tokens && word.iter().all(|&b| b == b'\n');
         if is_token && let Some(id) = vocab.find(word) {
             out.push(id);
             return;

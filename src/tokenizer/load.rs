@@ -103,8 +103,7 @@ impl Tokenizer {
             _ => true,
         };
         let add_bos = meta.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(default_bos);
-        let add_eos =
-            meta.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(kind == Kind::Unigram);
+        let add_eos = meta.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(kind == Kind::Unigram);
         Ok(Tokenizer {
             specials: Specials::new(&vocab)?,
             suppressed: suppressed(meta, &vocab)?,
@@ -286,8 +285,7 @@ const FIM_MID: &[&str] = &[
     "<|middle|>",
 ];
 const FIM_PAD: &[&str] = &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"];
-const FIM_REP: &[&str] =
-    &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
+const FIM_REP: &[&str] = &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
 const FIM_SEP: &[&str] = &["<|file_sep|>"];
 /// Tokens that end a generation in whatever vocabulary they stand.
 const EOG: &[&str] = &[
@@ -341,8 +339,7 @@ fn find_by_text(vocab: &mut Vocab, ids: &mut SpecialTokens) -> Vec<u32> {
         }
     }
     for id in 0..vocab.len() as u32 {
-        if vocab.is(id, attr::CONTROL)
-            && memchr::memmem::find(vocab.bytes(id), b"unused").is_some()
+        if vocab.is(id, attr::CONTROL) && memchr::memmem::find(vocab.bytes(id), b"unused").is_some()
         {
             vocab.change_attr(id, attr::UNUSED, 0);
         }

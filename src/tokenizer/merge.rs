@@ -64,11 +64,7 @@ impl Merger {
     /// Joins [`Merger::symbols`], the parts of a piece of `len` bytes, until nothing can be.
     ///
     /// `join` says what two neighbours make.
-    pub(crate) fn run(
-        &mut self,
-        len: usize,
-        join: impl Fn(Pair) -> Option<Joined>,
-    ) {
+    pub(crate) fn run(&mut self, len: usize, join: impl Fn(Pair) -> Option<Joined>) {
         if self.symbols.len() <= SHORT {
             self.run_short(len, join);
         } else {
@@ -76,11 +72,7 @@ impl Merger {
         }
     }
 
-    fn run_short(
-        &mut self,
-        len: usize,
-        join: impl Fn(Pair) -> Option<Joined>,
-    ) {
+    fn run_short(&mut self, len: usize, join: impl Fn(Pair) -> Option<Joined>) {
         let symbols = &mut self.symbols;
         let rate = |symbols: &mut [Symbol], i: usize| {
             let end = symbols.get(i + 2).map_or(len, |s| s.start as usize);
@@ -114,11 +106,7 @@ impl Merger {
         }
     }
 
-    fn run_long(
-        &mut self,
-        len: usize,
-        join: impl Fn(Pair) -> Option<Joined>,
-    ) {
+    fn run_long(&mut self, len: usize, join: impl Fn(Pair) -> Option<Joined>) {
         let symbols = &mut self.symbols;
         let n = symbols.len();
         for (i, symbol) in symbols.iter_mut().enumerate() {

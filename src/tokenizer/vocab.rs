@@ -93,9 +93,9 @@ impl Vocab {
         if start == self.arena.len() {
             return Ok(());
         }
-        let (arena, starts, attrs, hasher) =
-            (&self.arena, &self.starts, &self.attrs, &self.hasher);
-        let bytes = |id: u32| &arena[starts[id as usize] as usize..starts[id as usize + 1] as usize];
+        let (arena, starts, attrs, hasher) = (&self.arena, &self.starts, &self.attrs, &self.hasher);
+        let bytes =
+            |id: u32| &arena[starts[id as usize] as usize..starts[id as usize + 1] as usize];
         let new = &arena[start..];
         let same = |&other: &u32| {
             bytes(other) == new && (attrs[other as usize] & attr::DECODED != 0) == decoded
@@ -161,9 +161,7 @@ impl Vocab {
         if bytes.len() > self.max_len {
             return None;
         }
-        let same = |&id: &u32| {
-            self.bytes(id) == bytes && self.is(id, attr::DECODED) == decoded
-        };
+        let same = |&id: &u32| self.bytes(id) == bytes && self.is(id, attr::DECODED) == decoded;
         self.map.find(self.hasher.hash_one(bytes), same).copied()
     }
 

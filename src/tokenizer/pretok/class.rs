@@ -271,7 +271,12 @@ mod tests {
         let regex = Regex::new(r"\p{Han}").unwrap();
         for c in '\0'..=char::MAX {
             let mut buf = [0; 4];
-            assert_eq!(is_han(c), regex.is_match(c.encode_utf8(&mut buf)).unwrap(), "{:x}", c as u32);
+            assert_eq!(
+                is_han(c),
+                regex.is_match(c.encode_utf8(&mut buf)).unwrap(),
+                "{:x}",
+                c as u32
+            );
         }
     }
 

@@ -81,10 +81,8 @@ const THREE_DIGITS: Step = Step::Runs(&[Run::up_to(3, Set::Classes(N))]);
 const NUMBER: Step = Step::Runs(&[Run::all(Set::Classes(N))]);
 const THREE_ASCII_DIGITS: Step = Step::Runs(&[Run::exactly(3, Set::Classes(ASCII_DIGIT))]);
 const NEWLINE: Step = Step::Runs(&[Run::up_to(1, Set::Also(0, &[(0x0a, 0x0a), (0x0d, 0x0d)]))]);
-const CJK: Step =
-    Step::Runs(&[Run::all(Set::Also(0, &[(0x3040, 0x30ff), (0x4e00, 0x9fa5)]))]);
-const ASIAN: Step =
-    Step::Runs(&[Run::all(Set::Also(0, &[(0x800, 0x9fa5), (0xac00, 0xd7ff)]))]);
+const CJK: Step = Step::Runs(&[Run::all(Set::Also(0, &[(0x3040, 0x30ff), (0x4e00, 0x9fa5)]))]);
+const ASIAN: Step = Step::Runs(&[Run::all(Set::Also(0, &[(0x800, 0x9fa5), (0xac00, 0xd7ff)]))]);
 const NOT_SENTENCE: Step = Step::Runs(&[Run::led(
     Lead::Space,
     Set::Not(
@@ -340,11 +338,7 @@ static PRE_TOKENIZERS: &[PreTokenizer] = &[
         steps: &[Step::Words(&Words { tail: Tail::None, ..QWEN2 })],
         ..DEFAULT
     },
-    PreTokenizer {
-        names: &["laguna"],
-        steps: &[Step::Newlines, Step::Words(&QWEN2)],
-        ..DEFAULT
-    },
+    PreTokenizer { names: &["laguna"], steps: &[Step::Newlines, Step::Words(&QWEN2)], ..DEFAULT },
     PreTokenizer {
         names: &["exaone-moe"],
         steps: &[Step::Words(&Words {
@@ -519,11 +513,7 @@ static PRE_TOKENIZERS: &[PreTokenizer] = &[
         add_bos: true,
         ..DEFAULT
     },
-    PreTokenizer {
-        names: &["superbpe"],
-        steps: &[NUMBER, Step::Threes(Threes::Cuts)],
-        ..DEFAULT
-    },
+    PreTokenizer { names: &["superbpe"], steps: &[NUMBER, Step::Threes(Threes::Cuts)], ..DEFAULT },
     PreTokenizer {
         names: &["gemma4", "granite-embed-multi-311m"],
         steps: &[Step::Newlines],

@@ -27,10 +27,7 @@ fn cased(first: &str, suffix: &str, numbers: &str, tail: &str) -> String {
     let (up, low) = if first.is_empty() {
         (CASED_UPPER.to_string(), CASED_LOWER.to_string())
     } else {
-        (
-            format!(r"(?:(?!\p{{Han}}){CASED_UPPER})"),
-            format!(r"(?:(?!\p{{Han}}){CASED_LOWER})"),
-        )
+        (format!(r"(?:(?!\p{{Han}}){CASED_UPPER})"), format!(r"(?:(?!\p{{Han}}){CASED_LOWER})"))
     };
     format!(
         r"{first}{lead}{up}*{low}+{suffix}|{lead}{up}+{low}*{suffix}|{numbers}| ?[^\s\p{{L}}\p{{N}}]+{tail}|{LINES}"
@@ -234,7 +231,11 @@ fn every_name_that_shares_steps_is_tested_by_one_of_them() {
     let tested: Vec<_> = expressions().into_iter().map(|(name, _)| name).collect();
     for pre in PRE_TOKENIZERS {
         let twin = |p: &&PreTokenizer| p.names.iter().any(|n| tested.contains(n));
-        assert!(PRE_TOKENIZERS.iter().filter(twin).any(|p| std::ptr::eq(p, pre)), "{:?}", pre.names);
+        assert!(
+            PRE_TOKENIZERS.iter().filter(twin).any(|p| std::ptr::eq(p, pre)),
+            "{:?}",
+            pre.names
+        );
     }
 }
 
@@ -249,7 +250,8 @@ fn no_name_stands_twice() {
 
 #[test]
 fn long_runs_are_cut_in_time_that_grows_with_their_length() {
-    let runs = [" ", "a", "A", "1", "\n", " \n", "'", "\u{301}", "ªA", "A\u{301}", "!", "\t ", "中"];
+    let runs =
+        [" ", "a", "A", "1", "\n", " \n", "'", "\u{301}", "ªA", "A\u{301}", "!", "\t ", "中"];
     for pre in PRE_TOKENIZERS {
         for unit in runs {
             for last in ["", "x", "1"] {
