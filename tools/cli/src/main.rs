@@ -1,5 +1,86 @@
 //! The `siskin` command.
 
-fn main() -> anyhow::Result<()> {
-    Ok(())
+mod args;
+mod bench;
+mod catalog;
+mod chat;
+mod complete;
+mod download;
+mod inspect;
+mod logits;
+mod output;
+mod perplexity;
+mod process;
+mod run;
+mod store;
+mod tokenize;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs quantized language models (GGUF) on the CPU.
+#[derive(Parser)]
+#[command(
+    name = "siskin",
+    version,
+    max_term_width = 100,
+    after_help = "Examples:\n  \
+        siskin run \"Why is the sky blue?\"          one answer from the default model\n  \
+        siskin chat -m qwen2.5-coder-0.5b          a conversation\n  \
+        siskin run -m ./model.gguf --raw -f a.txt  complete a text file\n  \
+        siskin inspect model.gguf                  what is in a file, what it needs\n  \
+        siskin bench -m model.gguf                 how fast it is here\n\n\
+        MODEL is a path, a name in the store (see `siskin list`) or hf:OWNER/REPO/FILE.gguf.\n\n\
+        Environment:\n  \
+        SISKIN_HOME   where models are kept (default: siskin/models in the user's cache folder)\n  \
+        SISKIN_CPU    forces a kernel level: scalar, wide, avx2, avxvnni, avx512, neon, dotprod, i8mm\n  \
+        NO_COLOR      no colours\n\n\
+        Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Chat(chat::ChatArgs),
+    Inspect(inspect::InspectArgs),
+    Tokenize(tokenize::TokenizeArgs),
+    Logits(logits::LogitsArgs),
+    Perplexity(perplexity::PerplexityArgs),
+    Bench(bench::BenchArgs),
+    Pull(store::PullArgs),
+    List(store::ListArgs),
+    Rm(store::RmArgs),
+    Completions(complete::CompletionsArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::main(args),
+        Command::Chat(args) => chat::main(args),
+        Command::Inspect(args) => inspect::main(args),
+        Command::Tokenize(args) => tokenize::main(args),
+        Command::Logits(args) => logits::main(args),
+        Command::Perplexity(args) => perplexity::main(args),
+        Command::Bench(args) => bench::main(args),
+        Command::Pull(args) => store::pull(args),
+        Command::List(args) => store::list(args),
+        Command::Rm(args) => store::remove(args),
+        Command::Completions(args) => complete::main::<Cli>(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough.
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<process::Interrupted>() => ExitCode::from(130),
+        Err(error) => {
+            // Nothing can be done about a standard error that is closed.
+            let _ = output::error(&error);
+            ExitCode::from(1)
+        }
+    }
 }

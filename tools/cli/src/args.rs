@@ -1,0 +1,290 @@
+//! Arguments that several subcommands share, and what they resolve to.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use siskin::sampler::SamplerParams;
+use siskin::tokenizer::TokenizerOptions;
+use siskin::{Engine, EngineOptions, KvType, Session, SessionOptions};
+
+use crate::store;
+
+/// Which model, and on what.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// A path, a name in the store, or hf:OWNER/REPO/FILE.gguf.
+    #[arg(short, long, default_value = crate::catalog::DEFAULT)]
+    pub model: String,
+    /// Threads [default: physical cores, on Arm the big ones].
+    #[arg(short, long)]
+    pub threads: Option<usize>,
+    /// The most memory to use, for example 3500M or 4G: the context shrinks to fit, or the model
+    /// is refused before loading.
+    #[arg(long, value_parser = parse_bytes)]
+    pub mem: Option<u64>,
+    /// The kernel level (scalar, avx2, ...) [default: the fastest this CPU has].
+    #[arg(long)]
+    pub cpu: Option<String>,
+    /// The pre-tokenizer to use where the file names none that is known.
+    #[arg(long)]
+    pub pre: Option<String>,
+    /// Read the whole file into memory first.
+    #[arg(long)]
+    pub prefault: bool,
+    /// Keep the file's pages in memory.
+    #[arg(long)]
+    pub mlock: bool,
+}
+
+impl ModelArgs {
+    /// Finds, or fetches, the model and loads it.
+    pub fn load(&self) -> anyhow::Result<Engine> {
+        let path = store::resolve(&self.model)?;
+        let options = EngineOptions {
+            threads: self.threads,
+            mem_limit: self.mem,
+            prefault: self.prefault,
+            lock: self.mlock,
+            level: self.cpu.clone(),
+            tokenizer: self.tokenizer(),
+        };
+        Ok(Engine::load(path, &options)?)
+    }
+
+    /// How to read the tokenizer.
+    pub fn tokenizer(&self) -> TokenizerOptions {
+        TokenizerOptions { pre: self.pre.clone() }
+    }
+}
+
+/// The shape of a session.
+#[derive(Args)]
+#[command(next_help_heading = "Session")]
+pub struct SessionArgs {
+    /// Positions of the context; 0: as many as the model was trained for [default: up to 8192].
+    #[arg(short, long)]
+    pub ctx: Option<usize>,
+    /// Tokens of a prompt that are computed together.
+    #[arg(long, default_value_t = 512)]
+    pub batch: usize,
+    /// How keys and values are stored: f32, f16, q8_0 or q4_0.
+    #[arg(long, default_value = "f16", value_parser = parse_kv)]
+    pub cache_type: KvType,
+    /// How keys are stored, if not as --cache-type says.
+    #[arg(long, value_parser = parse_kv)]
+    pub cache_type_k: Option<KvType>,
+    /// How values are stored, if not as --cache-type says.
+    #[arg(long, value_parser = parse_kv)]
+    pub cache_type_v: Option<KvType>,
+}
+
+impl SessionArgs {
+    /// The options, for a model trained for `trained` positions.
+    pub fn options(&self, trained: usize) -> SessionOptions {
+        SessionOptions {
+            n_ctx: self.ctx.map(|n| if n == 0 { trained } else { n }),
+            n_batch: self.batch,
+            k_type: self.cache_type_k.unwrap_or(self.cache_type),
+            v_type: self.cache_type_v.unwrap_or(self.cache_type),
+        }
+    }
+
+    /// A session of these options.
+    pub fn session(&self, engine: &Engine) -> anyhow::Result<Session> {
+        Ok(Session::new(engine, &self.options(engine.hparams().n_ctx_train))?)
+    }
+}
+
+/// A prompt from the command line, a file or standard input.
+#[derive(Args)]
+pub struct PromptArgs {
+    /// The prompt; `-` reads it from standard input, as no prompt does where that is no terminal.
+    pub prompt: Option<String>,
+    /// Read the prompt from a file.
+    #[arg(short, long, conflicts_with = "prompt")]
+    pub file: Option<PathBuf>,
+}
+
+impl PromptArgs {
+    /// The text.
+    pub fn text(&self) -> anyhow::Result<String> {
+        use std::io::IsTerminal;
+        match (&self.prompt, &self.file) {
+            (_, Some(path)) => read_text(path),
+            (Some(text), None) if text != "-" => Ok(text.clone()),
+            (None, None) if std::io::stdin().is_terminal() => {
+                bail!("no prompt: give one as an argument, with -f FILE or on standard input")
+            }
+            _ => {
+                let mut bytes = Vec::new();
+                std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
+                String::from_utf8(bytes).context("standard input is not UTF-8")
+            }
+        }
+    }
+}
+
+/// Reads a file of text.
+pub fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// How tokens are chosen. Names and defaults are llama.cpp's.
+#[derive(Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplerArgs {
+    /// Temperature; 0 always takes the most likely token.
+    #[arg(long, default_value_t = 0.8)]
+    pub temp: f32,
+    /// Keep the K most likely tokens; 0: all.
+    #[arg(long, default_value_t = 40)]
+    pub top_k: usize,
+    /// Keep the most likely tokens until their probabilities add up to this.
+    #[arg(long, default_value_t = 0.95)]
+    pub top_p: f32,
+    /// Keep tokens at least this probable against the most likely.
+    #[arg(long, default_value_t = 0.05)]
+    pub min_p: f32,
+    /// Locally typical sampling; 1: off.
+    #[arg(long, default_value_t = 1.0)]
+    pub typical: f32,
+    /// Keep logits at most this many standard deviations below the largest; negative: off.
+    #[arg(long, default_value_t = -1.0, allow_negative_numbers = true)]
+    pub top_n_sigma: f32,
+    /// How often XTC removes the most likely tokens.
+    #[arg(long, default_value_t = 0.0)]
+    pub xtc_probability: f32,
+    /// The probability from which XTC removes tokens.
+    #[arg(long, default_value_t = 0.1)]
+    pub xtc_threshold: f32,
+    /// Range of the dynamic temperature; 0: off.
+    #[arg(long, default_value_t = 0.0)]
+    pub dynatemp_range: f32,
+    /// Exponent of the dynamic temperature.
+    #[arg(long, default_value_t = 1.0)]
+    pub dynatemp_exp: f32,
+    /// Tokens that the penalties look back on; -1: all.
+    #[arg(long, default_value_t = 64, allow_negative_numbers = true)]
+    pub repeat_last_n: i64,
+    /// Penalty of tokens that came before; 1: off.
+    #[arg(long, default_value_t = 1.0)]
+    pub repeat_penalty: f32,
+    /// Penalty for each time that a token came before.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// Penalty of tokens that came before at all.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Strength of DRY, which keeps whole phrases from repeating; 0: off.
+    #[arg(long, default_value_t = 0.0)]
+    pub dry_multiplier: f32,
+    /// Base of DRY's penalty.
+    #[arg(long, default_value_t = 1.75)]
+    pub dry_base: f32,
+    /// Tokens that may repeat before DRY's penalty.
+    #[arg(long, default_value_t = 2)]
+    pub dry_allowed_length: usize,
+    /// Tokens that DRY looks back on; -1: all.
+    #[arg(long, default_value_t = 64, allow_negative_numbers = true)]
+    pub dry_penalty_last_n: i64,
+    /// Mirostat: 2 uses version 2 in place of the other stages; 0: off.
+    #[arg(long, default_value_t = 0)]
+    pub mirostat: u32,
+    /// Mirostat's target surprise.
+    #[arg(long, default_value_t = 5.0)]
+    pub mirostat_ent: f32,
+    /// Mirostat's learning rate.
+    #[arg(long, default_value_t = 0.1)]
+    pub mirostat_lr: f32,
+    /// Adds BIAS to the logit of a token, for example 15043+1 or 15043-inf.
+    #[arg(long, value_name = "ID±BIAS", value_parser = parse_bias)]
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The same seed gives the same text on every machine [default: a new one each time].
+    #[arg(short, long)]
+    pub seed: Option<u64>,
+}
+
+impl SamplerArgs {
+    /// The parameters.
+    pub fn params(&self) -> SamplerParams {
+        let last = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
+        SamplerParams {
+            seed: self.seed,
+            temp: self.temp,
+            dynatemp_range: self.dynatemp_range,
+            dynatemp_exponent: self.dynatemp_exp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typ_p: self.typical,
+            top_n_sigma: self.top_n_sigma,
+            xtc_probability: self.xtc_probability,
+            xtc_threshold: self.xtc_threshold,
+            penalty_last_n: last(self.repeat_last_n),
+            penalty_repeat: self.repeat_penalty,
+            penalty_freq: self.frequency_penalty,
+            penalty_present: self.presence_penalty,
+            dry_multiplier: self.dry_multiplier,
+            dry_base: self.dry_base,
+            dry_allowed_length: self.dry_allowed_length,
+            dry_penalty_last_n: last(self.dry_penalty_last_n),
+            mirostat: self.mirostat,
+            mirostat_tau: self.mirostat_ent,
+            mirostat_eta: self.mirostat_lr,
+            logit_bias: self.logit_bias.clone(),
+            ..SamplerParams::default()
+        }
+    }
+}
+
+fn parse_kv(text: &str) -> Result<KvType, String> {
+    KvType::from_name(text).ok_or_else(|| "one of f32, f16, q8_0, q4_0".into())
+}
+
+fn parse_bias(text: &str) -> Result<(u32, f32), String> {
+    let usage = || format!("`{text}` is not a token id and a bias, such as 15043+1 or 15043-inf");
+    let at = text.find(['+', '-']).ok_or_else(usage)?;
+    let id = text[..at].parse().map_err(|_| usage())?;
+    Ok((id, text[at..].parse().map_err(|_| usage())?))
+}
+
+/// Bytes with a unit: `3500M`, `4G`, `1.5GiB`; a unit is a power of 1024.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size such as 3500M"))?;
+    let factor = match unit.to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 1.0,
+        "k" => 1024.0,
+        "m" => 1024.0 * 1024.0,
+        "g" => 1024.0 * 1024.0 * 1024.0,
+        "t" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(format!("`{unit}` is no unit; K, M, G and T are")),
+    };
+    Ok((number * factor) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_units() {
+        assert_eq!(parse_bytes("512"), Ok(512));
+        assert_eq!(parse_bytes("3500M"), Ok(3500 << 20));
+        assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
+        assert!(parse_bytes("12X").is_err());
+        assert!(parse_bytes("M").is_err());
+    }
+
+    #[test]
+    fn biases_take_a_sign() {
+        assert_eq!(parse_bias("12+1.5"), Ok((12, 1.5)));
+        assert_eq!(parse_bias("7-inf"), Ok((7, f32::NEG_INFINITY)));
+        assert!(parse_bias("7").is_err());
+    }
+}
