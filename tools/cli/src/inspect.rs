@@ -171,4 +171,3 @@ pub fn main(args: InspectArgs) -> anyhow::Result<()> {
     }
     output::print(&text)
 }
-

@@ -47,7 +47,8 @@ pub fn root() -> anyhow::Result<PathBuf> {
     } else {
         var("XDG_CACHE_HOME").or_else(|| var("HOME").map(|home| home.join(".cache")))
     };
-    let cache = cache.context("no cache folder is known: set SISKIN_HOME to a folder for models")?;
+    let cache =
+        cache.context("no cache folder is known: set SISKIN_HOME to a folder for models")?;
     Ok(cache.join("siskin").join("models"))
 }
 
@@ -62,7 +63,8 @@ pub struct HubFile {
 impl HubFile {
     fn parse(name: &str) -> anyhow::Result<HubFile> {
         let parts: Vec<&str> = name.splitn(3, '/').collect();
-        let odd = |p: &str| p.is_empty() || p.split('/').any(|s| s.is_empty() || s.starts_with('.'));
+        let odd =
+            |p: &str| p.is_empty() || p.split('/').any(|s| s.is_empty() || s.starts_with('.'));
         match parts[..] {
             [owner, repo, path] if !odd(owner) && !odd(repo) && !odd(path) => {
                 Ok(HubFile { repo: format!("{owner}/{repo}"), path: path.to_string() })
