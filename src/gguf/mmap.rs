@@ -3,12 +3,15 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use crate::{Error, Result};
 
-/// A mapped file, or bytes that an app brought itself.
+/// The smallest page of any system that Siskin runs on.
+const PAGE: usize = 4096;
+
+/// A mapped file, or bytes that an app brought itself. It begins at a multiple of 8.
 ///
 /// The file must not be shortened while it is mapped: the system ends a process that reads pages
 /// which are no longer there. Replacing a file by renaming another over it is safe.
@@ -19,6 +22,8 @@ pub struct Mmap(Source);
 enum Source {
     Mapped(memmap2::Mmap),
     Owned(Vec<u8>),
+    /// A copy at a multiple of 8, and how many of its bytes count.
+    Aligned(Vec<u64>, usize),
 }
 
 impl Mmap {
@@ -28,42 +33,69 @@ impl Mmap {
     /// [`Error::Io`] if it cannot be opened or mapped, or is no file.
     pub fn open(path: &Path) -> Result<Mmap> {
         let io = |source| Error::Io { path: path.to_path_buf(), source };
-        let file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
+        // Asked before opening: to open a pipe would wait for somebody to write to it.
+        let metadata = std::fs::metadata(path).map_err(io)?;
         if metadata.is_dir() {
-            return Err(io(std::io::Error::other("is a directory, not a GGUF file")));
+            return Err(io(std::io::Error::other("this is a directory, not a GGUF file")));
         }
-        if metadata.len() == 0 {
+        if !metadata.is_file() {
+            return Err(io(std::io::Error::other("this is not a regular file, so not mapped")));
+        }
+        let file = File::open(path).map_err(io)?;
+        if file.metadata().map_err(io)?.len() == 0 {
             return Ok(Mmap(Source::Owned(Vec::new())));
         }
         // SAFETY: the mapping is private and read-only. That nobody shortens the file is the
         // caller's to ensure, as this type's documentation says; no Rust value but bytes is made
-        // of its content.
+        // of its content, and no check of the content is relied upon for memory safety.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         Ok(Mmap(Source::Mapped(map)))
     }
 
-    /// Takes bytes that are in memory already.
+    /// Takes bytes that are in memory already. They are copied only if they do not begin at a
+    /// multiple of 8, as large allocations do.
     pub fn from_bytes(bytes: Vec<u8>) -> Mmap {
-        Mmap(Source::Owned(bytes))
+        if bytes.as_ptr().addr().is_multiple_of(8) {
+            return Mmap(Source::Owned(bytes));
+        }
+        let mut aligned = vec![0u64; bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut aligned)[..bytes.len()].copy_from_slice(&bytes);
+        Mmap(Source::Aligned(aligned, bytes.len()))
     }
 
-    /// Reads all pages now.
-    pub fn prefault(&self) {
-        let Source::Mapped(map) = &self.0 else { return };
+    /// Asks the system to begin reading a range, and returns at once. Nothing happens where the
+    /// bytes are not a file's or the system takes no advice.
+    pub fn will_need(&self, range: Range<usize>) {
         #[cfg(unix)]
-        {
-            // Advice that is not taken leaves the loop below as it is.
-            let _ = map.advise(memmap2::Advice::WillNeed);
+        if let (Source::Mapped(map), Some(len)) = (&self.0, self.len_of(&range)) {
+            // It is advice: a refusal changes nothing.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start, len);
         }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// Reads all pages of a range now, so that the first use does not wait for them one by one.
+    pub fn prefault_range(&self, range: Range<usize>) {
+        let (Source::Mapped(map), Some(len)) = (&self.0, self.len_of(&range)) else { return };
+        #[cfg(target_os = "linux")]
+        if map.advise_range(memmap2::Advice::PopulateRead, range.start, len).is_ok() {
+            return;
+        }
+        self.will_need(range.clone());
         let mut sum = 0u8;
-        for page in map.chunks(4096) {
+        for page in map[range.start..range.start + len].chunks(PAGE) {
             sum = sum.wrapping_add(page[0]);
         }
         std::hint::black_box(sum);
     }
 
-    /// Keeps all pages in memory.
+    /// Reads all pages now.
+    pub fn prefault(&self) {
+        self.prefault_range(0..self.len());
+    }
+
+    /// Keeps all pages in memory, after reading those that are not there.
     ///
     /// # Errors
     /// What the system says, for one that the limit of locked memory (`ulimit -l`) is too low.
@@ -74,6 +106,11 @@ impl Mmap {
             _ => Ok(()),
         }
     }
+
+    /// The length of a range, if it lies in the file and is not empty.
+    fn len_of(&self, range: &Range<usize>) -> Option<usize> {
+        self.get(range.clone()).map(<[u8]>::len).filter(|len| *len > 0)
+    }
 }
 
 impl Deref for Mmap {
@@ -83,6 +120,7 @@ impl Deref for Mmap {
         match &self.0 {
             Source::Mapped(map) => map,
             Source::Owned(bytes) => bytes,
+            Source::Aligned(words, len) => &bytemuck::cast_slice(words)[..*len],
         }
     }
 }

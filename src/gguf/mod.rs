@@ -9,21 +9,24 @@
 //! # Ok::<(), siskin::Error>(())
 //! ```
 
+mod cursor;
+mod metadata;
 mod mmap;
 mod reader;
+mod sniff;
 mod split;
 mod value;
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use siskin_quant::GgmlType;
 
+pub use metadata::Metadata;
 pub use mmap::Mmap;
-pub use reader::ByteOrder;
-pub use value::{Array, Metadata, Value, ValueType};
+pub use split::split_name;
+pub use value::{Array, ByteOrder, Value, ValueType};
 
 use crate::{Error, Result};
 
@@ -52,10 +55,11 @@ pub struct GgufFile(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     version: u32,
-    order: ByteOrder,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
-    index: HashMap<String, usize>,
+    /// The tensors in the order of their names.
+    by_name: Vec<u32>,
+    /// One for each part, at least one.
     parts: Vec<Arc<Mmap>>,
 }
 
@@ -67,55 +71,64 @@ impl GgufFile {
     /// it is not what the format allows.
     pub fn open(path: impl AsRef<Path>) -> Result<GgufFile> {
         let path = path.as_ref();
-        let parts = split::parts(path)?;
-        let maps = parts.iter().map(|p| Ok((p.clone(), Mmap::open(p)?)));
-        Self::from_parts(path, maps.collect::<Result<_>>()?)
+        let named = Part::parse(path, Mmap::open(path)?, 0)?;
+        let count = split::count(&named.parsed.metadata)?;
+        if count == 1 {
+            return Self::join(path, vec![named]);
+        }
+        let paths = split::parts(path, &named.parsed.metadata, count)?;
+        drop(named);
+        let mut parts = Vec::with_capacity(paths.len());
+        for (i, path) in paths.iter().enumerate() {
+            let part = Part::parse(path, Mmap::open(path)?, i)?;
+            split::check(&part.parsed.metadata, i, count)?;
+            parts.push(part);
+        }
+        Self::join(path, parts)
     }
 
     /// Checks a file that is in memory.
     ///
     /// # Errors
-    /// As [`open`](Self::open); the path named is `<memory>`.
+    /// As [`open`](Self::open), with `<memory>` as the path. A part of a split file is refused.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<GgufFile> {
-        let path = PathBuf::from("<memory>");
-        Self::from_parts(&path.clone(), vec![(path, Mmap::from_bytes(bytes))])
+        let path = Path::new("<memory>");
+        let part = Part::parse(path, Mmap::from_bytes(bytes), 0)?;
+        let metadata = &part.parsed.metadata;
+        let count = split::count(metadata)?;
+        if count > 1 {
+            let reason = format!("this is one of {count} parts, which can be opened by path only");
+            return Err(metadata.error(split::COUNT, reason));
+        }
+        Self::join(path, vec![part])
     }
 
-    fn from_parts(path: &Path, parts: Vec<(PathBuf, Mmap)>) -> Result<GgufFile> {
-        let n_parts = parts.len();
-        let mut maps = Vec::with_capacity(n_parts);
-        let mut first: Option<reader::Parsed> = None;
-        let mut index = HashMap::new();
-        for (part, (path, map)) in parts.into_iter().enumerate() {
-            let map = Arc::new(map);
-            let path: Arc<Path> = path.into();
-            let parsed = reader::parse(&map, &path, part)?;
-            split::check(&parsed.metadata, &path, part, n_parts)?;
-            let known = first.as_ref().map_or(0, |f| f.tensors.len());
-            for (i, tensor) in parsed.tensors.iter().enumerate() {
-                if index.insert(tensor.name.clone(), known + i).is_some() {
-                    let reason = format!("tensor {} is there twice", tensor.name);
-                    let path = path.to_path_buf();
-                    return Err(Error::Gguf { path, offset: tensor.offset, reason });
-                }
-            }
-            match &mut first {
-                None => first = Some(parsed),
-                Some(first) => first.tensors.extend(parsed.tensors),
+    fn join(path: &Path, parts: Vec<Part>) -> Result<GgufFile> {
+        let mut parts = parts.into_iter();
+        let Some(Part { map, parsed: first, .. }) = parts.next() else {
+            return Err(Error::Internal(format!("{} has no parts", path.display())));
+        };
+        let (mut maps, mut tensors) = (vec![map], first.tensors);
+        // Where the info of each tensor begins, for the message about one that is there twice.
+        let mut places = vec![(first.metadata.path.clone(), first.infos_at)];
+        for Part { map, parsed } in parts {
+            if parsed.metadata.order != first.metadata.order {
+                let reason = "this part has another byte order than the first".to_string();
+                let path = parsed.metadata.path.to_path_buf();
+                return Err(Error::Gguf { path, offset: 4, reason });
             }
             maps.push(map);
+            tensors.extend(parsed.tensors);
+            places.push((parsed.metadata.path, parsed.infos_at));
         }
-        let Some(first) = first else {
-            return Err(Error::Invalid(format!("{} has no parts", path.display())));
-        };
-        split::check_total(&first.metadata, path, first.tensors.len())?;
+        split::check_total(&first.metadata, tensors.len())?;
+        let by_name = by_name(&tensors, &places)?;
         Ok(GgufFile(Arc::new(Inner {
             path: path.to_path_buf(),
             version: first.version,
-            order: first.order,
             metadata: first.metadata,
-            tensors: first.tensors,
-            index,
+            tensors,
+            by_name,
             parts: maps,
         })))
     }
@@ -127,7 +140,7 @@ impl GgufFile {
 
     /// The order of the bytes in its numbers, those of the weights among them.
     pub fn byte_order(&self) -> ByteOrder {
-        self.0.order
+        self.0.metadata.order
     }
 
     /// The path that was opened.
@@ -157,25 +170,36 @@ impl GgufFile {
 
     /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.0.index.get(name).map(|i| &self.0.tensors[*i])
+        let at = |i: &u32| self.0.tensors.get(*i as usize);
+        let found =
+            self.0.by_name.binary_search_by(|i| at(i).map(|t| t.name.as_str()).cmp(&Some(name)));
+        self.0.by_name.get(found.ok()?).and_then(at)
     }
 
-    /// A tensor's bytes, in the file's byte order.
-    ///
-    /// # Panics
-    /// If the tensor is of another file.
+    /// A tensor's bytes, in the file's byte order; none if the tensor is of another file.
     pub fn tensor_data(&self, tensor: &TensorInfo) -> &[u8] {
-        let start = tensor.offset as usize;
-        &self.0.parts[tensor.part][start..start + tensor.n_bytes as usize]
+        let (map, range) = self.locate(tensor);
+        map.get(range).unwrap_or_default()
     }
 
-    /// The part that holds a tensor, and where in it.
-    ///
-    /// # Panics
-    /// If the tensor is of another file.
+    /// The part that holds a tensor, and where in it; an empty range if the tensor is of another
+    /// file.
     pub fn tensor_map(&self, tensor: &TensorInfo) -> (Arc<Mmap>, Range<usize>) {
-        let start = tensor.offset as usize;
-        (self.0.parts[tensor.part].clone(), start..start + tensor.n_bytes as usize)
+        let (map, range) = self.locate(tensor);
+        (map.clone(), range)
+    }
+
+    fn locate(&self, tensor: &TensorInfo) -> (&Arc<Mmap>, Range<usize>) {
+        let map = self.0.parts.get(tensor.part).unwrap_or(&self.0.parts[0]);
+        let start = usize::try_from(tensor.offset).ok();
+        let len = usize::try_from(tensor.n_bytes).ok();
+        let range = start.zip(len).and_then(|(start, len)| Some(start..start.checked_add(len)?));
+        (map, range.filter(|range| range.end <= map.len()).unwrap_or(0..0))
+    }
+
+    /// The bytes of each part.
+    pub fn maps(&self) -> &[Arc<Mmap>] {
+        &self.0.parts
     }
 
     /// Reads all pages into memory now.
@@ -192,4 +216,35 @@ impl GgufFile {
         let io = |source| Error::Io { path: self.0.path.clone(), source };
         self.0.parts.iter().try_for_each(lock).map_err(io)
     }
+}
+
+/// A file that is parsed.
+struct Part {
+    map: Arc<Mmap>,
+    parsed: reader::Parsed,
+}
+
+impl Part {
+    fn parse(path: &Path, map: Mmap, part: usize) -> Result<Part> {
+        let map = Arc::new(map);
+        let parsed = reader::parse(&map, &path.into(), part)?;
+        Ok(Part { map, parsed })
+    }
+}
+
+/// The order of the tensors' names, which must differ. `places` has the path of each part and where
+/// the infos of its tensors begin.
+fn by_name(tensors: &[TensorInfo], places: &[(Arc<Path>, Vec<usize>)]) -> Result<Vec<u32>> {
+    let Ok(n) = u32::try_from(tensors.len()) else {
+        return Err(Error::Invalid("more than 2^32 tensors".to_string()));
+    };
+    let name = |i: &u32| tensors[*i as usize].name.as_str();
+    let mut by_name: Vec<u32> = (0..n).collect();
+    by_name.sort_unstable_by(|a, b| name(a).cmp(name(b)).then(a.cmp(b)));
+    let twice = by_name.windows(2).filter(|w| name(&w[0]) == name(&w[1])).map(|w| w[1]).min();
+    let Some(twice) = twice else { return Ok(by_name) };
+    let infos = places.iter().flat_map(|(path, at)| at.iter().map(move |at| (path, *at)));
+    let (path, at) = infos.into_iter().nth(twice as usize).unwrap_or((&places[0].0, 0));
+    let reason = format!("tensor {} is there twice", name(&twice));
+    Err(Error::Gguf { path: path.to_path_buf(), offset: at as u64, reason })
 }

@@ -1,16 +1,37 @@
-//! Metadata: values that borrow from the file's bytes.
+//! Metadata values, which borrow from the file's bytes.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::Arc;
+use byteorder::{BigEndian, LittleEndian};
 
-use super::mmap::Mmap;
-use super::reader::ByteOrder;
-use crate::{Error, Result};
+use super::cursor::{Cursor, scalar};
+
+/// Arrays in arrays in arrays in arrays, and no deeper.
+pub(super) const MAX_NESTING: usize = 4;
+
+/// The order of the bytes of a file's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ByteOrder {
+    /// As on x86 and Arm.
+    Little,
+    /// As on s390x.
+    Big,
+}
+
+/// A byte order that is known when compiling.
+pub(super) trait Endian: byteorder::ByteOrder {
+    const ORDER: ByteOrder;
+}
+
+impl Endian for LittleEndian {
+    const ORDER: ByteOrder = ByteOrder::Little;
+}
+
+impl Endian for BigEndian {
+    const ORDER: ByteOrder = ByteOrder::Big;
+}
 
 /// The type of a metadata value, by GGUF's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 #[allow(missing_docs)]
 pub enum ValueType {
     U8 = 0,
@@ -47,7 +68,7 @@ impl ValueType {
 
     /// The type with this number.
     pub fn from_u32(id: u32) -> Option<ValueType> {
-        Self::ALL.get(id as usize).copied()
+        Self::ALL.get(usize::try_from(id).ok()?).copied()
     }
 
     /// Bytes of a value; `None` for strings and arrays.
@@ -59,6 +80,31 @@ impl ValueType {
             ValueType::U64 | ValueType::I64 | ValueType::F64 => Some(8),
             ValueType::String | ValueType::Array => None,
         }
+    }
+
+    /// The name in the format's description, for example `u32`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ValueType::U8 => "u8",
+            ValueType::I8 => "i8",
+            ValueType::U16 => "u16",
+            ValueType::I16 => "i16",
+            ValueType::U32 => "u32",
+            ValueType::I32 => "i32",
+            ValueType::F32 => "f32",
+            ValueType::Bool => "bool",
+            ValueType::String => "string",
+            ValueType::Array => "array",
+            ValueType::U64 => "u64",
+            ValueType::I64 => "i64",
+            ValueType::F64 => "f64",
+        }
+    }
+}
+
+impl std::fmt::Display for ValueType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -83,7 +129,27 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
-    fn integer(&self) -> Option<i128> {
+    /// Its type.
+    pub fn ty(&self) -> ValueType {
+        match self {
+            Value::U8(_) => ValueType::U8,
+            Value::I8(_) => ValueType::I8,
+            Value::U16(_) => ValueType::U16,
+            Value::I16(_) => ValueType::I16,
+            Value::U32(_) => ValueType::U32,
+            Value::I32(_) => ValueType::I32,
+            Value::F32(_) => ValueType::F32,
+            Value::Bool(_) => ValueType::Bool,
+            Value::String(_) => ValueType::String,
+            Value::Array(_) => ValueType::Array,
+            Value::U64(_) => ValueType::U64,
+            Value::I64(_) => ValueType::I64,
+            Value::F64(_) => ValueType::F64,
+        }
+    }
+
+    /// The number, if it is an integer of any width.
+    pub fn integer(&self) -> Option<i128> {
         Some(match *self {
             Value::U8(x) => x.into(),
             Value::I8(x) => x.into(),
@@ -98,26 +164,52 @@ impl Value<'_> {
             }
         })
     }
+
+    /// An integer, or a truth value as 0 or 1: patterns over layers are stored as either.
+    pub(super) fn whole(&self) -> Option<i128> {
+        match *self {
+            Value::Bool(x) => Some(x.into()),
+            _ => self.integer(),
+        }
+    }
+
+    /// The number as a float, if it is one or an integer.
+    pub fn float(&self) -> Option<f64> {
+        match *self {
+            Value::F32(x) => Some(x.into()),
+            Value::F64(x) => Some(x),
+            _ => self.integer().map(|x| x as f64),
+        }
+    }
 }
 
-/// An array of values of one type.
+/// An array of values of one type, read from the file where it is asked for.
 #[derive(Clone, Copy)]
 pub struct Array<'a> {
+    /// From the first element to the end of the file.
     bytes: &'a [u8],
     order: ByteOrder,
     ty: ValueType,
     len: usize,
-    /// Of strings: where each begins in `bytes`, with its length.
-    offsets: &'a [u32],
+    /// Where each string or array begins in `bytes`; empty in an array that is an element itself.
+    starts: &'a [u32],
 }
 
 impl std::fmt::Debug for Array<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "[{:?}; {}]", self.ty, self.len)
+        write!(f, "[{}; {}]", self.ty, self.len)
     }
 }
 
 impl<'a> Array<'a> {
+    pub(super) fn new<E: Endian>(bytes: &'a [u8], ty: ValueType, len: usize) -> Array<'a> {
+        Array { bytes, order: E::ORDER, ty, len, starts: &[] }
+    }
+
+    pub(super) fn with_starts(self, starts: &'a [u32]) -> Array<'a> {
+        Array { starts, ..self }
+    }
+
     /// The elements' type.
     pub fn element_type(&self) -> ValueType {
         self.ty
@@ -133,216 +225,84 @@ impl<'a> Array<'a> {
         self.len == 0
     }
 
-    /// Element `i`; `None` past the end, and for arrays of arrays.
+    /// Element `i`; `None` past the end.
+    ///
+    /// Takes the same time for every `i`, but for the strings of an array within an array, which
+    /// are counted from the first.
     pub fn get(&self, i: usize) -> Option<Value<'a>> {
+        match self.order {
+            ByteOrder::Little => self.element::<LittleEndian>(i),
+            ByteOrder::Big => self.element::<BigEndian>(i),
+        }
+    }
+
+    fn element<E: Endian>(&self, i: usize) -> Option<Value<'a>> {
         if i >= self.len {
             return None;
         }
-        match self.ty.size() {
-            Some(size) => {
-                let bytes = self.bytes.get(i * size..(i + 1) * size)?;
-                Some(self.order.scalar(self.ty, bytes))
-            }
-            None => self.get_bytes(i).map(Value::String),
+        if let Some(size) = self.ty.size() {
+            let at = i.checked_mul(size)?;
+            return Some(scalar::<E>(self.ty, self.bytes.get(at..)?.get(..size)?));
         }
+        let mut cursor = match self.starts.get(i) {
+            Some(at) => Cursor::<E>::new(self.bytes, usize::try_from(*at).ok()?),
+            None => {
+                let mut cursor = Cursor::<E>::new(self.bytes, 0);
+                cursor.skip_elements(&Array { len: i, ..*self }, "", 0, None).ok()?;
+                cursor
+            }
+        };
+        cursor.value(self.ty, "").ok()
     }
 
     /// String `i`; `None` past the end, and where the elements are not strings.
     pub fn get_bytes(&self, i: usize) -> Option<&'a [u8]> {
-        let at = *self.offsets.get(i)? as usize;
-        let length = self.bytes.get(at..at + 8)?;
-        let length = usize::try_from(self.order.u64(length)).ok()?;
-        self.bytes.get(at + 8..)?.get(..length)
+        match self.get(i) {
+            Some(Value::String(bytes)) => Some(bytes),
+            _ => None,
+        }
     }
 
-    /// The strings; empty where the elements are not strings.
+    /// The elements in order.
+    pub fn iter(self) -> impl ExactSizeIterator<Item = Value<'a>> + 'a {
+        // The file was checked when it was opened. Had it been changed since, the elements that
+        // cannot be read any more would come as empty strings.
+        (0..self.len).map(move |i| self.get(i).unwrap_or(Value::String(&[])))
+    }
+
+    /// The strings; none where the elements are not strings.
     pub fn iter_bytes(self) -> impl ExactSizeIterator<Item = &'a [u8]> + 'a {
-        (0..self.offsets.len()).map(move |i| self.get_bytes(i).unwrap_or_default())
-    }
-
-    /// The elements as integers; those that are none, or out of range, are 0.
-    pub fn iter_u32(self) -> impl ExactSizeIterator<Item = u32> + 'a {
-        self.iter_integers().map(|x| u32::try_from(x).unwrap_or(0))
-    }
-
-    /// The elements as integers; those that are none, or out of range, are 0.
-    pub fn iter_i32(self) -> impl ExactSizeIterator<Item = i32> + 'a {
-        self.iter_integers().map(|x| i32::try_from(x).unwrap_or(0))
-    }
-
-    fn iter_integers(self) -> impl ExactSizeIterator<Item = i128> + 'a {
-        (0..self.len).map(move |i| match self.get(i) {
-            Some(Value::Bool(x)) => x.into(),
-            Some(value) => value.integer().unwrap_or(0),
-            None => 0,
+        let len = if self.ty == ValueType::String { self.len } else { 0 };
+        let mut at = 0;
+        (0..len).map(move |_| {
+            let string = match self.order {
+                ByteOrder::Little => string_at::<LittleEndian>(self.bytes, at),
+                ByteOrder::Big => string_at::<BigEndian>(self.bytes, at),
+            };
+            at += 8 + string.len();
+            string
         })
+    }
+
+    /// The elements as integers; those that are none, or out of range, are 0.
+    /// [`Metadata::u32_array`](super::Metadata::u32_array) refuses such an array.
+    pub fn iter_u32(self) -> impl ExactSizeIterator<Item = u32> + 'a {
+        self.iter().map(|x| x.whole().and_then(|x| u32::try_from(x).ok()).unwrap_or(0))
+    }
+
+    /// The elements as integers; those that are none, or out of range, are 0.
+    /// [`Metadata::i32_array`](super::Metadata::i32_array) refuses such an array.
+    pub fn iter_i32(self) -> impl ExactSizeIterator<Item = i32> + 'a {
+        self.iter().map(|x| x.whole().and_then(|x| i32::try_from(x).ok()).unwrap_or(0))
     }
 
     /// The elements as floats; those that are no numbers are NaN.
+    /// [`Metadata::f32_array`](super::Metadata::f32_array) refuses such an array.
     pub fn iter_f32(self) -> impl ExactSizeIterator<Item = f32> + 'a {
-        (0..self.len).map(move |i| match self.get(i) {
-            Some(Value::F32(x)) => x,
-            Some(Value::F64(x)) => x as f32,
-            Some(value) => value.integer().map_or(f32::NAN, |x| x as f32),
-            None => f32::NAN,
-        })
+        self.iter().map(|x| x.float().map_or(f32::NAN, |x| x as f32))
     }
 }
 
-/// A value as it was parsed: what is larger than a number stays in the file.
-#[derive(Debug)]
-pub(super) enum Raw {
-    Scalar(ValueType, [u8; 8]),
-    String { at: usize, len: usize },
-    Array { ty: ValueType, at: usize, bytes: usize, len: usize, offsets: Vec<u32> },
-}
-
-/// The key-value pairs of a file.
-#[derive(Debug)]
-pub struct Metadata {
-    pub(super) map: Arc<Mmap>,
-    pub(super) order: ByteOrder,
-    pub(super) path: Arc<Path>,
-    /// Key, offset of the value, value; in file order.
-    pub(super) entries: Vec<(String, usize, Raw)>,
-    pub(super) index: HashMap<String, usize>,
-}
-
-impl Metadata {
-    fn value<'a>(&'a self, raw: &'a Raw) -> Value<'a> {
-        match raw {
-            Raw::Scalar(ty, bytes) => {
-                let size = ty.size().unwrap_or(0);
-                self.order.scalar(*ty, &bytes[..size])
-            }
-            Raw::String { at, len } => Value::String(&self.map[*at..*at + *len]),
-            Raw::Array { ty, at, bytes, len, offsets } => Value::Array(Array {
-                bytes: &self.map[*at..*at + *bytes],
-                order: self.order,
-                ty: *ty,
-                len: *len,
-                offsets,
-            }),
-        }
-    }
-
-    /// The value of `key`.
-    pub fn get(&self, key: &str) -> Option<Value<'_>> {
-        self.index.get(key).map(|i| self.value(&self.entries[*i].2))
-    }
-
-    /// All pairs, in the file's order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Value<'_>)> {
-        self.entries.iter().map(|(key, _, raw)| (key.as_str(), self.value(raw)))
-    }
-
-    /// Pairs.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// True if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    fn wrong(&self, key: &str, wanted: &str) -> Error {
-        let offset = self.index.get(key).map_or(0, |i| self.entries[*i].1 as u64);
-        let found = match self.get(key) {
-            Some(Value::String(_)) => "a string".to_string(),
-            Some(Value::Array(array)) => format!("an array {array:?}"),
-            Some(value) => format!("{value:?}"),
-            None => "nothing".to_string(),
-        };
-        let reason = format!("{key} is {found}, not {wanted}");
-        Error::Gguf { path: self.path.to_path_buf(), offset, reason }
-    }
-
-    fn integer<T: TryFrom<i128>>(&self, key: &str, wanted: &str) -> Result<Option<T>> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        match value.integer().and_then(|x| T::try_from(x).ok()) {
-            Some(x) => Ok(Some(x)),
-            None => Err(self.wrong(key, wanted)),
-        }
-    }
-
-    /// An integer of any width that fits.
-    ///
-    /// # Errors
-    /// If the key is there with another type, or out of range.
-    pub fn u32(&self, key: &str) -> Result<Option<u32>> {
-        self.integer(key, "an integer of 32 bits without sign")
-    }
-
-    /// An integer of any width that fits.
-    ///
-    /// # Errors
-    /// If the key is there with another type, or out of range.
-    pub fn u64(&self, key: &str) -> Result<Option<u64>> {
-        self.integer(key, "an integer without sign")
-    }
-
-    /// A float, or an integer.
-    ///
-    /// # Errors
-    /// If the key is there with another type.
-    pub fn f32(&self, key: &str) -> Result<Option<f32>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::F32(x)) => Ok(Some(x)),
-            Some(Value::F64(x)) => Ok(Some(x as f32)),
-            Some(value) => match value.integer() {
-                Some(x) => Ok(Some(x as f32)),
-                None => Err(self.wrong(key, "a number")),
-            },
-        }
-    }
-
-    /// A truth value.
-    ///
-    /// # Errors
-    /// If the key is there with another type.
-    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Bool(x)) => Ok(Some(x)),
-            Some(_) => Err(self.wrong(key, "true or false")),
-        }
-    }
-
-    /// A string's bytes.
-    ///
-    /// # Errors
-    /// If the key is there with another type.
-    pub fn bytes(&self, key: &str) -> Result<Option<&[u8]>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::String(x)) => Ok(Some(x)),
-            Some(_) => Err(self.wrong(key, "a string")),
-        }
-    }
-
-    /// A string.
-    ///
-    /// # Errors
-    /// If the key is there with another type, or is not UTF-8.
-    pub fn str(&self, key: &str) -> Result<Option<&str>> {
-        match self.bytes(key)?.map(std::str::from_utf8) {
-            None => Ok(None),
-            Some(Ok(x)) => Ok(Some(x)),
-            Some(Err(_)) => Err(self.wrong(key, "UTF-8")),
-        }
-    }
-
-    /// An array.
-    ///
-    /// # Errors
-    /// If the key is there with another type.
-    pub fn array(&self, key: &str) -> Result<Option<Array<'_>>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Array(x)) => Ok(Some(x)),
-            Some(_) => Err(self.wrong(key, "an array")),
-        }
-    }
+fn string_at<E: Endian>(bytes: &[u8], at: usize) -> &[u8] {
+    Cursor::<E>::new(bytes, at).string("").unwrap_or_default()
 }
