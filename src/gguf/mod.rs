@@ -9,13 +9,16 @@
 //! # Ok::<(), siskin::Error>(())
 //! ```
 
+mod atomic;
 mod cursor;
+mod encode;
 mod metadata;
 mod mmap;
 mod reader;
 mod sniff;
 mod split;
 mod value;
+mod writer;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,10 +26,13 @@ use std::sync::Arc;
 
 use siskin_quant::GgmlType;
 
+pub use atomic::AtomicFile;
+pub use encode::{Bytes, Encode, Encoder};
 pub use metadata::Metadata;
 pub use mmap::Mmap;
 pub use split::split_name;
 pub use value::{Array, ByteOrder, Value, ValueType};
+pub use writer::{Builder, Writer};
 
 use crate::{Error, Result};
 

@@ -19,7 +19,7 @@ use super::value::{ByteOrder, Endian};
 use crate::{Error, Result};
 
 /// ggml's limit.
-const MAX_DIMS: u32 = 4;
+pub(super) const MAX_DIMS: u32 = 4;
 
 /// The least that a tensor takes: its info with no name and no dimension, and as many bytes of
 /// data as the least alignment.
