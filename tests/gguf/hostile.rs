@@ -167,7 +167,7 @@ fn tensors() -> Vec<Case> {
             "4 TiB in a small file",
             tensor(&[1 << 30, 1 << 10], F32, 0),
             24,
-            &["the data of t", "the file has 128", "cut short"],
+            &["the data of t", "the file has 160", "cut short"],
         ),
         case("type 43", tensor(&[8], 43, 0), 45, &["type 43", "not known"]),
         case("type 4, removed", tensor(&[8], 4, 0), 45, &["Q4_2", "re-convert"]),
