@@ -85,8 +85,8 @@ impl Activations {
         self.n
     }
 
-    /// The rows' bytes.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The rows' bytes, `layout().stride` for each.
+    pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.buf)[..self.n * self.layout.stride]
     }
 

@@ -4,6 +4,8 @@
 //! them in one register, two, four or an array computes the same bits. Sums over the lanes always
 //! follow one tree: lane `i` takes lane `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
 
+#![allow(clippy::missing_safety_doc, reason = "the trait's Safety section covers its methods")]
+
 use std::fmt::Debug;
 
 /// Sixteen lanes as some instruction set holds them.

@@ -16,6 +16,7 @@ pub mod lanes;
 pub mod matmul;
 pub mod ops;
 pub mod par;
+pub mod simd;
 pub mod table;
 pub mod types;
 

@@ -9,16 +9,16 @@ use std::arch::x86_64::*;
 
 use crate::lanes::Lanes;
 
-/// Two 256-bit registers; AVX2, FMA and F16C.
+/// Two 256-bit registers; AVX2, FMA and F16C, and AVX-VNNI if `VNNI`.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx2;
+pub struct Avx2<const VNNI: bool>;
 
-/// One 512-bit register; AVX-512 F.
+/// One 512-bit register; AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512;
 
 // SAFETY: the methods use AVX2, FMA and F16C, which the type's documentation names.
-unsafe impl Lanes for Avx2 {
+unsafe impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     type V = (__m256, __m256);
 
     #[inline(always)]

@@ -1,30 +1,55 @@
 //! x86-64.
 
+mod avx2;
+mod avx512;
 mod lanes;
 
 use crate::features::CpuFeatures;
+use crate::generic::instantiate_gemm;
 use crate::ops::instantiate_ops;
 use crate::table::Level;
 
-pub use lanes::{Avx2, Avx512};
+use lanes::{Avx2, Avx512};
 
 /// From slow to fast.
 pub const LEVELS: &[Level] = &[
     Level {
         name: "avx2",
         needs: CpuFeatures { avx2: true, ..CpuFeatures::NONE },
-        install: |table| table.set_ops(ops_avx2::OPS),
+        install: |table| {
+            table.set_ops(ops_avx2::OPS);
+            gemm_avx2::install(table);
+        },
+    },
+    Level {
+        name: "avxvnni",
+        needs: CpuFeatures { avx2: true, avxvnni: true, ..CpuFeatures::NONE },
+        install: gemm_avxvnni::install,
     },
     Level {
         name: "avx512",
         needs: CpuFeatures { avx2: true, avx512: true, ..CpuFeatures::NONE },
-        install: |table| table.set_ops(ops_avx512::OPS),
+        install: |table| {
+            table.set_ops(ops_avx512::OPS);
+            gemm_avx512::install(table);
+        },
     },
 ];
 
-instantiate_ops!(ops_avx2, super::Avx2, #[target_feature(enable = "avx2,fma,f16c")]);
+instantiate_ops!(ops_avx2, super::Avx2<false>, #[target_feature(enable = "avx2,fma,f16c")]);
 instantiate_ops!(
     ops_avx512,
     super::Avx512,
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+);
+instantiate_gemm!(gemm_avx2, super::Avx2<false>, #[target_feature(enable = "avx2,fma,f16c")]);
+instantiate_gemm!(
+    gemm_avxvnni,
+    super::Avx2<true>,
+    #[target_feature(enable = "avxvnni,avx2,fma,f16c")]
+);
+instantiate_gemm!(
+    gemm_avx512,
+    super::Avx512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 );

@@ -1,0 +1,158 @@
+//! Kernel bodies that every level shares.
+//!
+//! [`gemm_scalar`] is the reference: one element at a time. [`gemm`] is written over
+//! [`Simd`](crate::simd::Simd) and compiled for each level by [`install_simd`]: one column goes
+//! through [`gemv`], several through a [`panel`]. Formats say how their bits become registers in
+//! [`codes`]; those that do not are unpacked to memory first.
+
+pub mod codes;
+pub mod gemv;
+pub mod panel;
+pub mod source;
+
+use crate::formats::{IntBlock, Unit};
+use crate::simd::Simd;
+use crate::table::{GemmArgs, KernelTable, Kernels};
+use crate::types::GgmlType;
+
+/// Columns from which a panel pays.
+const PANEL_COLUMNS: usize = 3;
+
+/// The matrix product of a format, one element at a time: the reference that every other kernel
+/// is compared with.
+///
+/// # Safety
+/// As for [`GemmFn`](crate::table::GemmFn); the layout's type is the format's.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "each block is the caller's promise")]
+#[inline(always)]
+pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
+    let layout = args.layout;
+    let mut unit = Unit::default();
+    let units = B::LEN / B::UNIT;
+    for row in args.rows.clone() {
+        let blocks: *const B = unsafe { args.w.add(row * args.row_bytes).cast() };
+        for col in 0..args.n {
+            let (q, d) = unsafe {
+                let x = args.act.add(col * layout.stride);
+                (x.cast::<i8>(), x.add(layout.d).cast::<f32>())
+            };
+            let mut acc = 0.0f32;
+            for u in 0..layout.k / B::UNIT {
+                let block = unsafe { blocks.add(u / units).read_unaligned() };
+                block.unpack(u % units, &mut unit);
+                let d = unsafe { *d.add(u * B::UNIT / B::ACT) };
+                let (mut isum, mut imin) = (0i32, 0i32);
+                for i in 0..B::UNIT {
+                    let a = i32::from(unsafe { *q.add(u * B::UNIT + i) });
+                    isum += i32::from(unit.scale[i / 16]) * i32::from(unit.q[i]) * a;
+                    imin += i32::from(unit.min[i / 16]) * a;
+                }
+                acc = (unit.d * d).mul_add(isum as f32, acc);
+                if B::HAS_MIN {
+                    acc = (unit.dmin * d).mul_add(imin as f32, acc);
+                }
+            }
+            unsafe { *args.out.add(col * args.ldo + row) = acc };
+        }
+    }
+}
+
+/// The matrix product by the instructions of `S`.
+///
+/// # Safety
+/// As for [`GemmFn`](crate::table::GemmFn); the layout's type is the format's.
+#[inline(always)]
+pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>) {
+    let mut row = args.rows.start;
+    while row < args.rows.end {
+        let n = gemv::ROWS.min(args.rows.end - row);
+        // SAFETY: the rows are within the range, the rest is the caller's promise.
+        unsafe {
+            if args.n < PANEL_COLUMNS {
+                for col in 0..args.n {
+                    gemv::rows::<S, T>(args, row, n, col);
+                }
+            } else {
+                panel::rows::<S, T>(args, row, n);
+            }
+        }
+        row += n;
+    }
+}
+
+macro_rules! install_int {
+    ([$table:ident] $( ($variant:ident, $block:ident) )*) => {
+        $( $table.set(
+            GgmlType::$variant,
+            Kernels {
+                act: GgmlType::$variant.info().act,
+                gemm: gemm_scalar::<crate::formats::$block>,
+            },
+        ); )*
+    };
+}
+
+/// Installs kernels for every format with integer codes.
+pub(crate) fn install_scalar(table: &mut KernelTable) {
+    crate::for_each_format! { install_int [table] }
+}
+
+/// Compiles the products of all formats for a level: a module with a function `install`.
+macro_rules! instantiate_gemm {
+    ($module:ident, $simd:ty, $(#[$attr:meta])*) => {
+        mod $module {
+            use $crate::formats::*;
+            use $crate::generic::source::{Direct, Unpacked};
+            use $crate::table::{GemmArgs, KernelTable, Kernels};
+            use $crate::types::GgmlType;
+
+            type S = $simd;
+
+            $(#[$attr])*
+            unsafe fn gemm<T: $crate::generic::source::Source>(args: &mut GemmArgs<'_>) {
+                // SAFETY: the caller's promise.
+                unsafe { $crate::generic::gemm::<S, T>(args) }
+            }
+
+            $(#[$attr])*
+            unsafe fn gemm_nvfp4(args: &mut GemmArgs<'_>) {
+                // SAFETY: the caller's promise. Its scales are floats for each 16 weights, which
+                // no other format has: the reference, as the compiler vectorizes it.
+                unsafe { $crate::generic::gemm_scalar::<BlockNVFP4>(args) }
+            }
+
+            /// Installs the products.
+            pub fn install(table: &mut KernelTable) {
+                let mut set = |ty: GgmlType, gemm| {
+                    table.set(ty, Kernels { act: ty.info().act, gemm });
+                };
+                set(GgmlType::Q4_0, gemm::<Direct<BlockQ4_0>>);
+                set(GgmlType::Q4_1, gemm::<Direct<BlockQ4_1>>);
+                set(GgmlType::Q5_0, gemm::<Direct<BlockQ5_0>>);
+                set(GgmlType::Q5_1, gemm::<Direct<BlockQ5_1>>);
+                set(GgmlType::Q8_0, gemm::<Direct<BlockQ8_0>>);
+                set(GgmlType::IQ4_NL, gemm::<Direct<BlockIQ4NL>>);
+                set(GgmlType::MXFP4, gemm::<Direct<BlockMXFP4>>);
+                set(GgmlType::Q2_K, gemm::<Direct<BlockQ2K>>);
+                set(GgmlType::Q3_K, gemm::<Direct<BlockQ3K>>);
+                set(GgmlType::Q4_K, gemm::<Direct<BlockQ4K>>);
+                set(GgmlType::Q5_K, gemm::<Direct<BlockQ5K>>);
+                set(GgmlType::Q6_K, gemm::<Direct<BlockQ6K>>);
+                set(GgmlType::IQ4_XS, gemm::<Direct<BlockIQ4XS>>);
+                set(GgmlType::IQ1_S, gemm::<Unpacked<BlockIQ1S>>);
+                set(GgmlType::IQ1_M, gemm::<Unpacked<BlockIQ1M>>);
+                set(GgmlType::IQ2_XXS, gemm::<Unpacked<BlockIQ2XXS>>);
+                set(GgmlType::IQ2_XS, gemm::<Unpacked<BlockIQ2XS>>);
+                set(GgmlType::IQ2_S, gemm::<Unpacked<BlockIQ2S>>);
+                set(GgmlType::IQ3_XXS, gemm::<Unpacked<BlockIQ3XXS>>);
+                set(GgmlType::IQ3_S, gemm::<Unpacked<BlockIQ3S>>);
+                set(GgmlType::TQ1_0, gemm::<Unpacked<BlockTQ1_0>>);
+                set(GgmlType::TQ2_0, gemm::<Unpacked<BlockTQ2_0>>);
+                set(GgmlType::Q1_0, gemm::<Unpacked<BlockQ1_0>>);
+                set(GgmlType::Q2_0, gemm::<Unpacked<BlockQ2_0>>);
+                set(GgmlType::NVFP4, gemm_nvfp4);
+            }
+        }
+    };
+}
+pub(crate) use instantiate_gemm;
