@@ -127,20 +127,6 @@ pub(crate) mod body {
     use crate::lanes::{self, Lanes, ROUND};
     use crate::types::Act;
 
-    /// Calls `full(i)` for each whole group of 16 below `n`, then `part(i, rest)`.
-    #[inline(always)]
-    fn groups(n: usize, mut full: impl FnMut(usize), part: impl FnOnce(usize, usize)) {
-        let whole = n - n % 16;
-        let mut i = 0;
-        while i < whole {
-            full(i);
-            i += 16;
-        }
-        if whole < n {
-            part(whole, n - whole);
-        }
-    }
-
     /// The last few values of a slice, padded with zeros.
     #[inline(always)]
     unsafe fn load_part<L: Lanes>(x: &[f32], at: usize) -> L::V {
@@ -151,16 +137,22 @@ pub(crate) mod body {
         unsafe { L::load(pad.as_ptr()) }
     }
 
-    /// `f` on each group of 16 of `x`, in place.
+    /// `f` on each group of 16 of `x`, in place. `f` is called in one place: called in two, it
+    /// would become a function of its own, without the level's instructions.
     #[inline(always)]
     unsafe fn map<L: Lanes>(x: &mut [f32], f: impl Fn(usize, L::V) -> L::V) {
-        let p = x.as_mut_ptr();
-        let whole = x.len() - x.len() % 16;
-        groups(whole, |i| unsafe { L::store(p.add(i), f(i, L::load(p.add(i)))) }, |_, _| {});
-        if whole < x.len() {
-            let y = unsafe { L::to_array(f(whole, load_part::<L>(x, whole))) };
-            let n = x.len() - whole;
-            x[whole..].copy_from_slice(&y[..n]);
+        let mut i = 0;
+        while i < x.len() {
+            unsafe {
+                let y = f(i, load_at::<L>(x, i));
+                if i + 16 <= x.len() {
+                    L::store(x.as_mut_ptr().add(i), y);
+                } else {
+                    let n = x.len() - i;
+                    x[i..].copy_from_slice(&L::to_array(y)[..n]);
+                }
+            }
+            i += 16;
         }
     }
 
