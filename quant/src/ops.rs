@@ -278,6 +278,10 @@ pub(crate) mod body {
     }
 
     #[inline(always)]
+    #[expect(
+        clippy::extra_unused_type_parameters,
+        reason = "compiled for each level like the others"
+    )]
     pub unsafe fn rope<L: Lanes>(style: RopeStyle, x: &mut [f32], cos: &[f32], sin: &[f32]) {
         let half = cos.len();
         let rotate = |a: f32, b: f32, c: f32, s: f32| (a.mul_add(c, -(b * s)), a.mul_add(s, b * c));

@@ -1,6 +1,37 @@
-//! 64-bit Arm.
+//! 64-bit Arm: NEON, which every one has, and the dot products of newer ones.
 
+mod dot;
+mod lanes;
+
+use crate::features::CpuFeatures;
+use crate::generic::instantiate_gemm;
+use crate::ops::instantiate_ops;
 use crate::table::Level;
 
+use dot::{Mla, Sdot};
+use lanes::Neon;
+
 /// From slow to fast.
-pub const LEVELS: &[Level] = &[];
+pub const LEVELS: &[Level] = &[
+    Level {
+        name: "neon",
+        needs: CpuFeatures { neon: true, ..CpuFeatures::NONE },
+        install: |table| {
+            table.set_ops(ops_neon::OPS);
+            gemm_neon::install(table);
+        },
+    },
+    Level {
+        name: "dotprod",
+        needs: CpuFeatures { neon: true, dotprod: true, ..CpuFeatures::NONE },
+        install: gemm_dotprod::install,
+    },
+];
+
+instantiate_ops!(ops_neon, super::Neon<super::Mla>, #[target_feature(enable = "neon")]);
+instantiate_gemm!(gemm_neon, super::Neon<super::Mla>, #[target_feature(enable = "neon")]);
+instantiate_gemm!(
+    gemm_dotprod,
+    super::Neon<super::Sdot>,
+    #[target_feature(enable = "neon,dotprod")]
+);
