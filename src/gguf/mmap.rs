@@ -45,7 +45,7 @@ impl Mmap {
         if file.metadata().map_err(io)?.len() == 0 {
             return Ok(Mmap(Source::Owned(Vec::new())));
         }
-        // SAFETY: the mapping is private and read-only. That nobody shortens the file is the
+        // SAFETY: the mapping is read-only. That nobody shortens the file is the
         // caller's to ensure, as this type's documentation says; no Rust value but bytes is made
         // of its content, and no check of the content is relied upon for memory safety.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;

@@ -42,8 +42,9 @@ fn real_models_open_and_every_token_and_tensor_is_there() {
             assert_eq!(file.tensor(&tensor.name), Some(tensor));
             assert_eq!(file.tensor_data(tensor).len() as u64, tensor.n_bytes);
         }
-        // A debug build on a busy machine; a release build takes 2 to 6 ms.
-        assert!(took.as_millis() < 1000, "{}: {took:?}", path.display());
+        // Without optimization, on a machine with other work, it takes what it takes.
+        let limit = if cfg!(debug_assertions) { 1000 } else { 30 };
+        assert!(took.as_millis() < limit, "{}: {took:?}", path.display());
         println!("{}: {} tokens, opened in {took:?}", path.display(), tokens.len());
     }
 }
