@@ -5,6 +5,8 @@
 //! can ever be joined: the text falls apart there. That makes words of it, which are short and
 //! repeat.
 
+use super::vocab::Vocab;
+
 /// The character that stands for a space, in UTF-8.
 pub(crate) const SPACE: &[u8] = "\u{2581}".as_bytes();
 
@@ -15,15 +17,11 @@ pub(crate) struct Boundary {
 }
 
 impl Boundary {
-    /// Looks through all tokens.
-    pub(crate) fn new<'a>(tokens: impl Iterator<Item = &'a [u8]>) -> Boundary {
+    /// Looks through all texts that merges can make.
+    pub(crate) fn new(vocabs: &[&Vocab]) -> Boundary {
         let mut joins = [false; 256];
-        for token in tokens {
-            for at in memchr::memchr_iter(SPACE[0], token) {
-                if at > 0 && token[at..].starts_with(SPACE) {
-                    joins[token[at - 1] as usize] = true;
-                }
-            }
+        for vocab in vocabs {
+            vocab.each_byte_before(SPACE, |byte| joins[byte as usize] = true);
         }
         Boundary { joins }
     }

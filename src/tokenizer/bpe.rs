@@ -116,10 +116,7 @@ impl Bpe {
         } else {
             std::array::from_fn(|byte| vocab.find(&[byte as u8]))
         };
-        let boundary = pre.raw.then(|| {
-            let extras = (0..extras.len() as u32).map(|id| extras.bytes(id));
-            Boundary::new((0..n_vocab).map(|id| vocab.bytes(id)).chain(extras))
-        });
+        let boundary = pre.raw.then(|| Boundary::new(&[vocab, &extras]));
         Ok(Bpe { pre, starts, merges, extras, bytes, n_vocab, unknown, boundary })
     }
 

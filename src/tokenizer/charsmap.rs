@@ -33,7 +33,7 @@ impl CharsMap {
         let Some((units, replacements)) = rest.split_at_checked(len) else {
             return Err(bad("its trie is longer than the table"));
         };
-        if len % 4 != 0 {
+        if !len.is_multiple_of(4) {
             return Err(bad("its trie is not a whole number of units"));
         }
         if replacements.last().is_some_and(|&b| b != 0) {

@@ -171,17 +171,18 @@ fn read_tokens(meta: &Metadata, byte_level: bool) -> Result<Vocab> {
     if n == 0 || n >= u32::MAX as usize / 2 {
         return Err(bad(TOKENS, format!("{n} tokens")));
     }
-    let types = meta.array(TYPES)?;
-    if let Some(types) = types
-        && types.len() < n
-    {
-        return Err(bad(TYPES, format!("{} types for {n} tokens", types.len())));
-    }
-    let mut types = types.map(|types| types.iter_i32());
+    // The attributes first, in a loop of their own: that leaves the loop below to cache misses,
+    // which then overlap.
+    let attrs = match meta.array(TYPES)? {
+        Some(types) if types.len() < n => {
+            return Err(bad(TYPES, format!("{} types for {n} tokens", types.len())));
+        }
+        Some(types) => types.iter_i32().take(n).map(attr::of_token_type).collect(),
+        None => vec![attr::NORMAL; n],
+    };
     let mut vocab = Vocab::with_capacity(n, byte_level);
-    for text in tokens {
-        let token_type = types.as_mut().map(|types| types.next().unwrap_or(0));
-        vocab.push(text, token_type.map_or(attr::NORMAL, attr::of_token_type))?;
+    for (text, attr) in tokens.zip(attrs) {
+        vocab.push(text, attr)?;
     }
     Ok(vocab)
 }

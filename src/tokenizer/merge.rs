@@ -172,7 +172,7 @@ mod tests {
     use std::collections::HashMap;
 
     /// The definition: search all pairs, join the best, begin again.
-    fn naive<'a>(text: &'a str, merges: &HashMap<(&str, &str), u32>) -> Vec<String> {
+    fn naive(text: &str, merges: &HashMap<(&str, &str), u32>) -> Vec<String> {
         let mut parts: Vec<String> = text.chars().map(String::from).collect();
         loop {
             let pairs = parts.windows(2).enumerate();

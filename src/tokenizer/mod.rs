@@ -145,8 +145,8 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// The tokens of a text.
     pub fn encode(&self, text: &str, opts: EncodeOptions) -> Result<Vec<u32>> {
-        if text.len() >= u32::MAX as usize / 4 {
-            // Spaces take three bytes inside, and places are 32 bits.
+        if text.len() >= u32::MAX as usize / 32 {
+            // Places are 32 bits, and normalization makes texts longer.
             return Err(Error::Tokenizer(format!("a text of {} bytes is too long", text.len())));
         }
         let mut out = Vec::with_capacity(text.len() / 4 + 4);
@@ -157,18 +157,19 @@ impl Tokenizer {
         let mut work = Work { merger: Merger::default(), cache: WordCache::for_text(text.len()) };
         // SentencePiece puts a space before a text, and after each special token.
         let mut after_special = true;
-        self.specials.split(&self.vocab, text, opts.parse_special, |fragment| match fragment {
-            Fragment::Token(id) => {
-                out.push(id);
-                after_special = true;
-            }
-            Fragment::Text(text) => {
-                if !text.is_empty() {
+        self.specials.split(&self.vocab, text, opts.parse_special, |fragment| {
+            match fragment {
+                Fragment::Token(id) => {
+                    out.push(id);
+                    after_special = true;
+                }
+                Fragment::Text(text) => {
                     let prefix = self.add_space_prefix && after_special;
-                    self.encode_text(text, prefix, &mut work, &mut out);
+                    self.encode_text(text, prefix, &mut work, &mut out)?;
                     after_special = false;
                 }
             }
+            Ok(())
         })?;
         if opts.add_special {
             if bert {
@@ -180,7 +181,13 @@ impl Tokenizer {
         Ok(out)
     }
 
-    fn encode_text(&self, text: &str, prefix: bool, work: &mut Work, out: &mut Vec<u32>) {
+    fn encode_text(
+        &self,
+        text: &str,
+        prefix: bool,
+        work: &mut Work,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
         let Work { merger, cache } = work;
         let vocab = &self.vocab;
         match &self.model {
@@ -196,8 +203,9 @@ impl Tokenizer {
             Model::Bpe { bpe, .. } => bpe.encode(vocab, text.as_bytes(), merger, cache, out),
             Model::Spm(spm) => spm.encode(vocab, &escape_spaces(text, prefix), merger, cache, out),
             Model::WordPiece(model) => model.encode(vocab, text, cache, out),
-            Model::Unigram(model) => model.encode(text, out),
+            Model::Unigram(model) => model.encode(text, out)?,
         }
+        Ok(())
     }
 
     /// The text of tokens: what [`Tokenizer::encode`] made them of.

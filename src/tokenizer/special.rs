@@ -51,7 +51,7 @@ impl Specials {
         vocab: &Vocab,
         text: &'a str,
         parse_special: bool,
-        mut f: impl FnMut(Fragment<'a>),
+        mut f: impl FnMut(Fragment<'a>) -> Result<()>,
     ) -> Result<()> {
         let matcher = if parse_special {
             let parsed = self.parsed.get_or_init(|| {
@@ -64,8 +64,7 @@ impl Specials {
             &self.always
         };
         let Some(matcher) = matcher else {
-            f(Fragment::Text(text));
-            return Ok(());
+            return if text.is_empty() { Ok(()) } else { f(Fragment::Text(text)) };
         };
         let mut start = 0;
         // What a token swallows to its right is searched no more.
@@ -77,9 +76,9 @@ impl Specials {
                 before = before.trim_end_matches(is_c_space);
             }
             if !before.is_empty() {
-                f(Fragment::Text(before));
+                f(Fragment::Text(before))?;
             }
-            f(Fragment::Token(id));
+            f(Fragment::Token(id))?;
             start = found.end();
             if vocab.is(id, attr::RSTRIP) {
                 start = text.len() - text[start..].trim_start_matches(is_c_space).len();
@@ -87,7 +86,7 @@ impl Specials {
             input.set_start(start);
         }
         if start < text.len() {
-            f(Fragment::Text(&text[start..]));
+            f(Fragment::Text(&text[start..]))?;
         }
         Ok(())
     }

@@ -23,11 +23,10 @@ impl Spm {
         let bytes = std::array::from_fn(|byte| {
             by_text[byte].or_else(|| vocab.find(&[byte as u8])).or(unknown)
         });
-        let tokens = (0..vocab.len() as u32).map(|id| vocab.bytes(id));
         Spm {
             ranks: scores.iter().map(|&score| rank(score)).collect(),
             bytes,
-            boundary: Boundary::new(tokens),
+            boundary: Boundary::new(&[vocab]),
         }
     }
 

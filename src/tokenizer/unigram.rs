@@ -5,9 +5,13 @@ use super::charsmap::CharsMap;
 use super::pretok::char_at;
 use super::trie::Trie;
 use super::vocab::{Vocab, attr};
+use crate::{Error, Result};
 
 /// An unknown character costs this much more than the rarest token.
 const UNKNOWN_PENALTY: f32 = 10.0;
+
+/// The worst that Unicode's own normalization does is 13.
+const MAX_GROWTH: usize = 16;
 
 /// How the text is normalized first, by the keys of the file.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +68,8 @@ impl Unigram {
             if vocab.is(id as u32, attr::USER_DEFINED) {
                 *score = 0.0;
             }
+            // Sums of them must stay numbers.
+            *score = score.clamp(-1e30, 1e30);
         }
         let lowest = if lowest.is_finite() { lowest } else { 0.0 };
         let replaced = std::array::from_fn(|byte| charsmap.may_begin_with(byte as u8));
@@ -80,8 +86,8 @@ impl Unigram {
     }
 
     /// Appends the tokens of `text` to `out`.
-    pub(crate) fn encode(&self, text: &str, out: &mut Vec<u32>) {
-        let text = self.normalize(text.as_bytes());
+    pub(crate) fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+        let text = self.normalize(text.as_bytes())?;
         let none = Best { score: f64::NEG_INFINITY, token: u32::MAX, start: 0 };
         let mut best = vec![none; text.len() + 1];
         best[0].score = 0.0;
@@ -122,9 +128,10 @@ impl Unigram {
             end = (start as usize).min(end - 1);
         }
         out[before..].reverse();
+        Ok(())
     }
 
-    fn normalize(&self, text: &[u8]) -> Vec<u8> {
+    fn normalize(&self, text: &[u8]) -> Result<Vec<u8>> {
         let mut out = Vec::with_capacity(text.len() + text.len() / 4 + SPACE.len());
         let Whitespace { add_prefix, merge_runs } = self.whitespace;
         let (mut begun, mut in_word) = (false, false);
@@ -147,16 +154,24 @@ impl Unigram {
                 out.push(byte);
             }
         };
-        let mut at = 0;
+        let (mut at, mut written) = (0, 0);
         while at < text.len() {
             let mut len = 0;
             self.user_defined.prefixes(&text[at..], |n, _| len = n);
-            if len == 0 && self.replaced[text[at] as usize] {
-                if let Some((n, replacement)) = self.charsmap.longest(&text[at..]) {
-                    put(replacement);
-                    at += n;
-                    continue;
+            if len == 0
+                && self.replaced[text[at] as usize]
+                && let Some((n, replacement)) = self.charsmap.longest(&text[at..])
+            {
+                written += replacement.len();
+                if written > MAX_GROWTH * text.len() + 4096 {
+                    return Err(Error::Tokenizer(format!(
+                        "tokenizer.ggml.precompiled_charsmap makes the text more than \
+                         {MAX_GROWTH} times as long"
+                    )));
                 }
+                put(replacement);
+                at += n;
+                continue;
             }
             if len == 0 {
                 len = char_at(text, at).1;
@@ -164,6 +179,6 @@ impl Unigram {
             put(&text[at..at + len]);
             at += len;
         }
-        out
+        Ok(out)
     }
 }

@@ -201,6 +201,20 @@ impl Vocab {
         }
     }
 
+    /// Calls `f` with the byte before each `text` inside a token.
+    pub(crate) fn each_byte_before(&self, text: &[u8], mut f: impl FnMut(u8)) {
+        let mut id = 0;
+        for at in memchr::memmem::find_iter(&self.arena, text) {
+            while self.starts.get(id + 1).is_some_and(|&end| end as usize <= at) {
+                id += 1;
+            }
+            let (start, end) = (self.starts[id] as usize, self.starts[id + 1] as usize);
+            if at > start && at + text.len() <= end {
+                f(self.arena[at - 1]);
+            }
+        }
+    }
+
     /// The token of each byte that no other token covers, by its text `<0x0A>`.
     pub(crate) fn byte_tokens(&self) -> [Option<u32>; 256] {
         std::array::from_fn(|byte| self.find_as(format!("<0x{byte:02X}>").as_bytes(), false))
