@@ -6,13 +6,17 @@
 
 use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use super::vocab::{Vocab, attr};
 use crate::{Error, Result};
 
 /// More text than this in special tokens is no vocabulary but an attack on memory.
 const MAX_TEXT: usize = 4 << 20;
+
+/// Longer tokens are not looked for: where a short one begins like a very long one, each place
+/// would be searched as far as the long one goes. Real ones have some 30 bytes.
+const MAX_TOKEN: usize = 512;
 
 /// A part of a text.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,7 +113,8 @@ impl Matcher {
             }
             let text = vocab.text(id);
             // A token that is no UTF-8 cannot stand in a text.
-            if text.is_empty() || std::str::from_utf8(&text).is_err() {
+            let fits = (1..=MAX_TOKEN).contains(&text.len());
+            if !fits || std::str::from_utf8(&text).is_err() {
                 continue;
             }
             total += text.len();
@@ -122,7 +127,9 @@ impl Matcher {
         if patterns.is_empty() {
             return Ok(None);
         }
+        // The other kinds take time or memory in the square of a token's length, or are slower.
         let automaton = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .match_kind(MatchKind::LeftmostLongest)
             .build(&patterns)
             .map_err(|error| format!("special tokens: {error}"))?;
