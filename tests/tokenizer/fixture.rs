@@ -1,7 +1,7 @@
 //! Vocabularies made by hand, and the GGUF bytes of them.
 
 use siskin::Result;
-use siskin::gguf::GgufFile;
+use siskin::gguf::{Builder, Bytes, GgufFile};
 use siskin::tokenizer::{Tokenizer, TokenizerOptions};
 
 #[derive(Clone)]
@@ -122,7 +122,7 @@ impl Meta {
         self
     }
 
-    /// The file as bytes: GGUF version 3, little-endian, without tensors.
+    /// The file as bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut all = Vec::new();
         let given = |key: &str| self.values.iter().any(|(k, _)| k == key);
@@ -144,32 +144,22 @@ impl Meta {
         }
         all.extend(self.values.iter().cloned());
 
-        let mut out = b"GGUF".to_vec();
-        out.extend(3u32.to_le_bytes());
-        out.extend(0u64.to_le_bytes());
-        out.extend((all.len() as u64).to_le_bytes());
+        let mut builder = Builder::new();
         for (key, value) in &all {
-            string(&mut out, key.as_bytes());
             match value {
-                Value::U32(x) => {
-                    out.extend(4u32.to_le_bytes());
-                    out.extend(x.to_le_bytes());
+                Value::U32(x) => builder.put(key, x),
+                Value::Bool(x) => builder.put(key, x),
+                Value::Str(x) => builder.put(key, &Bytes(x)),
+                Value::Strings(x) => {
+                    builder.put(key, &x.iter().map(|text| Bytes(text)).collect::<Vec<_>>())
                 }
-                Value::Bool(x) => {
-                    out.extend(7u32.to_le_bytes());
-                    out.push(u8::from(*x));
-                }
-                Value::Str(x) => {
-                    out.extend(8u32.to_le_bytes());
-                    string(&mut out, x);
-                }
-                Value::Strings(x) => array(&mut out, 8, x, |out, x| string(out, x)),
-                Value::I32s(x) => array(&mut out, 5, x, |out, x| out.extend(x.to_le_bytes())),
-                Value::F32s(x) => array(&mut out, 6, x, |out, x| out.extend(x.to_le_bytes())),
-                Value::U8s(x) => array(&mut out, 0, x, |out, x| out.push(*x)),
+                Value::I32s(x) => builder.put(key, x),
+                Value::F32s(x) => builder.put(key, x),
+                Value::U8s(x) => builder.put(key, x),
             }
+            .expect("a pair");
         }
-        out
+        builder.start(Vec::new()).and_then(|writer| writer.finish()).expect("a file")
     }
 
     pub fn file(&self) -> GgufFile {
@@ -184,18 +174,6 @@ impl Meta {
     pub fn build(&self) -> Tokenizer {
         self.try_build().expect("a tokenizer")
     }
-}
-
-fn string(out: &mut Vec<u8>, text: &[u8]) {
-    out.extend((text.len() as u64).to_le_bytes());
-    out.extend(text);
-}
-
-fn array<T>(out: &mut Vec<u8>, kind: u32, values: &[T], each: impl Fn(&mut Vec<u8>, &T)) {
-    out.extend(9u32.to_le_bytes());
-    out.extend(kind.to_le_bytes());
-    out.extend((values.len() as u64).to_le_bytes());
-    values.iter().for_each(|value| each(out, value));
 }
 
 /// The character of a byte in GPT-2's alphabet.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use siskin::gguf::GgufFile;
 use siskin::tokenizer::{EncodeOptions, Kind, Tokenizer, TokenizerOptions};
 
-const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
+use crate::PLAIN;
 
 /// The folder of the vocabularies.
 fn folder() -> Option<&'static Path> {
@@ -127,7 +127,7 @@ fn every_case_of_llama_cpp_gives_its_tokens_and_comes_back() {
 
 #[test]
 fn recorded_texts_give_the_tokens_that_llama_cpp_gave() {
-    let recorded = include_str!("data/tokenizer/llama_cpp.json");
+    let recorded = include_str!("../data/tokenizer/llama_cpp.json");
     let recorded: serde_json::Value = serde_json::from_str(recorded).unwrap();
     let texts: Vec<&str> =
         recorded["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
