@@ -20,6 +20,12 @@ const DEFAULT_CTX: usize = 8192;
 /// The least context that is worth a start when memory is short.
 const LEAST_CTX: usize = 512;
 
+/// The names of the kernel levels that this CPU has, from slow to fast; see
+/// [`EngineOptions::level`].
+pub fn kernel_levels() -> Vec<&'static str> {
+    KernelTable::level_names()
+}
+
 /// Threads to compute with if nobody says.
 fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())

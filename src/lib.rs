@@ -11,7 +11,7 @@ pub mod model;
 pub mod sampler;
 pub mod tokenizer;
 
-pub use engine::{CancelHandle, Engine, EngineOptions, Session, SessionOptions};
+pub use engine::{CancelHandle, Engine, EngineOptions, Session, SessionOptions, kernel_levels};
 pub use error::{Error, Result};
 pub use generate::{Finish, GenerateOptions, TextStream, Tokens};
 pub use model::{Hparams, MemoryPlan, SessionShape};

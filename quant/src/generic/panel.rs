@@ -57,16 +57,17 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: u
             }
             let mut col = 0;
             while col < args.n {
+                // Few widths only: each is compiled for each format and level.
                 let left = args.n - col;
-                macro_rules! columns {
-                    ($($c:literal)*) => {
-                        match left.min(S::COLUMNS) {
-                            $( $c => { multiply::<S, T, $c>(args, row, n, col, u0, count, panel); col += $c; } )*
-                            _ => { multiply::<S, T, 1>(args, row, n, col, u0, count, panel); col += 1; }
-                        }
-                    };
-                }
-                columns!(8 7 6 5 4 3 2);
+                col += if S::COLUMNS >= 8 && T::DIRECT && left >= 8 {
+                    multiply::<S, T, 8>(args, row, n, col, u0, count, panel)
+                } else if S::COLUMNS >= 4 && left >= 4 {
+                    multiply::<S, T, 4>(args, row, n, col, u0, count, panel)
+                } else if left >= 2 {
+                    multiply::<S, T, 2>(args, row, n, col, u0, count, panel)
+                } else {
+                    multiply::<S, T, 1>(args, row, n, col, u0, count, panel)
+                };
             }
             u0 += count;
         }
@@ -128,7 +129,8 @@ unsafe fn unpack<S: Simd, T: Source>(
     }
 }
 
-/// Multiplies `count` units of the panel, which begin with unit `u0`, with `C` columns.
+/// Multiplies `count` units of the panel, which begin with unit `u0`, with `C` columns. Returns
+/// `C`.
 #[inline(always)]
 unsafe fn multiply<S: Simd, T: Source, const C: usize>(
     args: &GemmArgs<'_>,
@@ -138,7 +140,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
     u0: usize,
     count: usize,
     panel: *const u8,
-) {
+) -> usize {
     unsafe {
         let l = const { layout(T::UNIT, T::HAS_MIN) };
         let zero = if T::SIGNED && S::PANEL_UNSIGNED { T::ZERO + 128 } else { T::ZERO };
@@ -215,6 +217,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
             store_rows::<S>(out[c], n, acc[c]);
         }
     }
+    C
 }
 
 #[inline(always)]

@@ -23,6 +23,8 @@ pub unsafe trait Source {
     const ZERO: i32;
     /// As [`Codes::SIGNED`].
     const SIGNED: bool;
+    /// Unpacked in registers: worth code for many columns.
+    const DIRECT: bool;
     /// What is kept of 16 units from their products until their scales are needed.
     type Kept: Default;
 
@@ -73,6 +75,7 @@ unsafe impl<B: Codes> Source for Direct<B> {
     const HAS_MIN: bool = B::HAS_MIN;
     const ZERO: i32 = B::ZERO;
     const SIGNED: bool = B::SIGNED;
+    const DIRECT: bool = true;
     type Kept = ();
 
     #[inline(always)]
@@ -173,6 +176,7 @@ unsafe impl<B: IntBlock> Source for Unpacked<B> {
     const HAS_MIN: bool = B::HAS_MIN;
     const ZERO: i32 = 0;
     const SIGNED: bool = true;
+    const DIRECT: bool = false;
     type Kept = KeptScales;
 
     #[inline(always)]

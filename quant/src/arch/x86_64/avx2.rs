@@ -26,7 +26,7 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type I = (__m256i, __m256i);
 
     const PANEL_UNSIGNED: bool = VNNI;
-    const COLUMNS: usize = 3;
+    const COLUMNS: usize = 2;
 
     #[inline(always)]
     unsafe fn load_b(p: *const u8) -> __m256i {
