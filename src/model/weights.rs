@@ -124,11 +124,30 @@ pub struct Weights {
     pub rope_factors: Option<Vec<f32>>,
 }
 
+/// Problems that are told one by one; the rest are counted.
+const SHOWN: usize = 20;
+
+/// What is wrong with a file's tensors. A small file may claim thousands of layers.
+#[derive(Default)]
+struct Problems {
+    shown: Vec<String>,
+    n: usize,
+}
+
+impl Problems {
+    fn push(&mut self, problem: String) {
+        self.n += 1;
+        if self.n <= SHOWN {
+            self.shown.push(problem);
+        }
+    }
+}
+
 /// Collects tensors and what is wrong with them.
 struct Loader<'a> {
     file: &'a GgufFile,
     used: HashSet<String>,
-    problems: Vec<String>,
+    problems: Problems,
 }
 
 impl Loader<'_> {
@@ -247,7 +266,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Model`] that lists every tensor that is missing, misshapen or unused.
     pub fn new(file: &GgufFile, h: &Hparams) -> Result<Weights> {
-        let mut loader = Loader { file, used: HashSet::new(), problems: Vec::new() };
+        let mut loader = Loader { file, used: HashSet::new(), problems: Problems::default() };
         let token_embd = loader.matrix("token_embd.weight", h.n_vocab, h.n_embd, true);
         let output_norm = loader.vector("output_norm.weight", h.n_embd, true);
         let output = loader.matrix("output.weight", h.n_vocab, h.n_embd, false);
@@ -259,14 +278,13 @@ impl Weights {
             }
         }
         if let (Some(token_embd), Some(output_norm), true) =
-            (token_embd, output_norm, loader.problems.is_empty())
+            (token_embd, output_norm, loader.problems.n == 0)
         {
             let output = output.unwrap_or_else(|| token_embd.clone());
             return Ok(Weights { token_embd, layers, output_norm, output, rope_factors });
         }
-        let n = loader.problems.len();
-        let shown: Vec<_> = loader.problems.iter().take(20).cloned().collect();
-        let more = if n > 20 { format!("; and {} more", n - 20) } else { String::new() };
+        let Problems { shown, n } = loader.problems;
+        let more = if n > SHOWN { format!("; and {} more", n - SHOWN) } else { String::new() };
         Err(model_error(file, format!("tensors: {}{more}", shown.join("; "))))
     }
 }

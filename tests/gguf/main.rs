@@ -2,6 +2,7 @@
 
 mod alloc;
 mod hostile;
+mod models;
 mod mutation;
 mod recognised;
 mod roundtrip;
