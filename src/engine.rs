@@ -130,6 +130,15 @@ impl Engine {
         self.0.table.level()
     }
 
+    /// Measures how many bytes a second this machine reads from memory, and how many operations a
+    /// second it does on bytes (`None` for levels without instructions for that), with the
+    /// engine's threads and kernels.
+    pub fn measure_limits(&self, time: std::time::Duration) -> (f64, Option<f64>) {
+        let Inner { pool, table, .. } = &*self.0;
+        let read = siskin_quant::limits::read_bandwidth(pool, time);
+        (read, siskin_quant::limits::int8_peak(pool, table, time))
+    }
+
     /// What a session with these options would take, and the shape that it would have.
     ///
     /// Without a context length of its own, the context is made as short as the memory requires,

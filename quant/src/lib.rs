@@ -13,6 +13,7 @@ pub mod float;
 pub mod formats;
 pub mod generic;
 pub mod lanes;
+pub mod limits;
 pub mod matmul;
 pub mod ops;
 pub mod par;

@@ -43,6 +43,13 @@ pub struct GemmArgs<'a> {
 /// else accesses the elements written, and the CPU has what the kernel's level needs.
 pub type GemmFn = unsafe fn(&mut GemmArgs<'_>);
 
+/// Multiplies 4 times 64 bytes, as often as it is told: what [`crate::limits`] measures. Returns
+/// something that depends on all of it.
+///
+/// # Safety
+/// The CPU has what the level needs.
+pub type PeakFn = unsafe fn(u64) -> i32;
+
 /// What a level installs for a weight type.
 #[derive(Clone, Copy)]
 pub struct Kernels {
@@ -66,6 +73,7 @@ pub struct Level {
 pub struct KernelTable {
     kernels: [Option<Kernels>; GgmlType::COUNT],
     ops: Ops,
+    peak: Option<PeakFn>,
     level: &'static str,
 }
 
@@ -144,6 +152,16 @@ impl KernelTable {
         ] {
             self.set(ty, Kernels { act: Act::F32, gemm });
         }
+    }
+
+    /// The loop that measures the level's byte multiplications.
+    pub fn peak(&self) -> Option<PeakFn> {
+        self.peak
+    }
+
+    /// Installs it.
+    pub fn set_peak(&mut self, peak: PeakFn) {
+        self.peak = Some(peak);
     }
 
     /// The name of the fastest level installed.

@@ -191,13 +191,19 @@ impl Pass<'_, '_> {
         ws.inputs.prepare(team, table, &weights, input);
         let (gate, up) = (&mut ws.gate[..n * f], &mut ws.up[..n * f]);
         products(team, table, &ws.inputs, weights, [&mut *gate, &mut *up]);
+        for (values, bias) in [(&mut *gate, &layer.gate_bias), (&mut *up, &layer.up_bias)] {
+            if let Some(bias) = bias {
+                team.for_rows(values, f, |_, row| ops.add(row, bias));
+            }
+        }
         let up = &*up;
         team.for_rows(gate, f, |t, row| ops.gate(h.activation, row, &up[t * f..(t + 1) * f]));
         let part = &mut ws.part[..n * e];
         ws.inputs.prepare(team, table, &[&layer.down], gate);
         products(team, table, &ws.inputs, [&layer.down], [&mut *part]);
         let x = &mut ws.x[..n * e];
-        finish_part(h, team, table, None, layer.ffn_post_norm.as_deref(), part, x);
+        let bias = layer.down_bias.as_deref();
+        finish_part(h, team, table, bias, layer.ffn_post_norm.as_deref(), part, x);
         Ok(())
     }
 }

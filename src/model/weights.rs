@@ -106,6 +106,12 @@ pub struct Layer {
     pub up: Weight,
     /// `[n_embd][n_ff]`
     pub down: Weight,
+    /// Bias of the gate.
+    pub gate_bias: Option<Vec<f32>>,
+    /// Bias of up.
+    pub up_bias: Option<Vec<f32>>,
+    /// Bias of down.
+    pub down_bias: Option<Vec<f32>>,
     /// Norm after the feed-forward part.
     pub ffn_post_norm: Option<Vec<f32>>,
 }
@@ -238,6 +244,9 @@ impl Loader<'_> {
         let gate = self.matrix(&name("ffn_gate.weight"), h.n_ff, h.n_embd, true);
         let up = self.matrix(&name("ffn_up.weight"), h.n_ff, h.n_embd, true);
         let down = self.matrix(&name("ffn_down.weight"), h.n_embd, h.n_ff, true);
+        let gate_bias = self.vector(&name("ffn_gate.bias"), h.n_ff, false);
+        let up_bias = self.vector(&name("ffn_up.bias"), h.n_ff, false);
+        let down_bias = self.vector(&name("ffn_down.bias"), h.n_embd, false);
         Some(Layer {
             attn_norm: attn_norm?,
             q: wq?,
@@ -255,6 +264,9 @@ impl Loader<'_> {
             gate: gate?,
             up: up?,
             down: down?,
+            gate_bias,
+            up_bias,
+            down_bias,
             ffn_post_norm,
         })
     }

@@ -80,6 +80,29 @@ pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>) {
     }
 }
 
+/// See [`PeakFn`](crate::table::PeakFn).
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub unsafe fn peak<S: Simd>(turns: u64) -> i32 {
+    let w: [u8; 256] = std::array::from_fn(|i| (i % 128) as u8);
+    // SAFETY: `w` has 4 times 64 bytes; the rest is the caller's promise.
+    unsafe {
+        let w: [S::W; 4] = std::array::from_fn(|i| S::load_w(w.as_ptr().add(64 * i)));
+        let mut acc = [S::splat_i(0); 4];
+        for turn in 0..turns {
+            // Another value each time, so that nothing can be computed once for all.
+            let a = std::hint::black_box(turn as i32);
+            for i in 0..4 {
+                acc[i] = S::dot_w::<false>(acc[i], w[i], a);
+            }
+        }
+        let sum = S::add_i(S::add_i(acc[0], acc[1]), S::add_i(acc[2], acc[3]));
+        S::sum(S::to_f32(sum)) as i32
+    }
+}
+
 macro_rules! install_int {
     ([$table:ident] $( ($variant:ident, $block:ident) )*) => {
         $( $table.set(
@@ -121,8 +144,15 @@ macro_rules! instantiate_gemm {
                 unsafe { $crate::generic::gemm_scalar::<BlockNVFP4>(args) }
             }
 
+            $(#[$attr])*
+            unsafe fn peak(turns: u64) -> i32 {
+                // SAFETY: the caller's promise.
+                unsafe { $crate::generic::peak::<S>(turns) }
+            }
+
             /// Installs the products.
             pub fn install(table: &mut KernelTable) {
+                table.set_peak(peak);
                 let mut set = |ty: GgmlType, gemm| {
                     table.set(ty, Kernels { act: ty.info().act, gemm });
                 };

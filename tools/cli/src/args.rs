@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use siskin::gguf::GgufFile;
 use siskin::sampler::SamplerParams;
 use siskin::tokenizer::TokenizerOptions;
 use siskin::{Engine, EngineOptions, KvType, Session, SessionOptions};
@@ -42,7 +43,11 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// Finds, or fetches, the model and loads it.
     pub fn load(&self) -> anyhow::Result<Engine> {
-        let path = store::resolve(&self.model)?;
+        self.load_file(GgufFile::open(store::resolve(&self.model)?)?)
+    }
+
+    /// Loads a file that is open.
+    pub fn load_file(&self, file: GgufFile) -> anyhow::Result<Engine> {
         let options = EngineOptions {
             threads: self.threads,
             mem_limit: self.mem,
@@ -51,7 +56,7 @@ impl ModelArgs {
             level: self.cpu.clone(),
             tokenizer: self.tokenizer(),
         };
-        Ok(Engine::load(path, &options)?)
+        Ok(Engine::from_file(file, &options)?)
     }
 
     /// How to read the tokenizer.

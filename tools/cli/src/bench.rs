@@ -33,6 +33,16 @@ pub struct BenchArgs {
     /// Runs of each test.
     #[arg(short, long, default_value_t = 5)]
     repetitions: usize,
+    /// Measure the limits of this machine too, and give results as a share of them.
+    #[arg(long)]
+    limits: bool,
+    /// Measure a model of this shape with random weights instead of a file: llama-1b, llama-3b or
+    /// llama-8b. Takes as much memory as the model.
+    #[arg(long, conflicts_with = "model")]
+    shape: Option<String>,
+    /// The weight type of --shape: a type such as q8_0, or a mix: q3_k_m, q4_k_m, q5_k_m.
+    #[arg(long = "type", default_value = "q4_k_m", requires = "shape")]
+    ty: String,
     /// Print a JSON array in the shape of llama-bench's.
     #[arg(long)]
     json: bool,
@@ -62,7 +72,32 @@ struct Record {
     time_to_first_token_ms: f64,
     peak_memory_bytes: Option<u64>,
     kernel_level: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Limits>,
     siskin_version: &'static str,
+}
+
+/// What this machine can do, and the share of it that a test reached.
+#[derive(Clone, Serialize)]
+struct Limits {
+    read_bytes_per_s: f64,
+    int8_ops_per_s: Option<f64>,
+    /// Decoding: bytes of weights read a second, by the bandwidth. Reading a prompt: operations a
+    /// second, by the integer peak.
+    share: Option<f64>,
+}
+
+/// Bytes of weights that a token reads, and operations that it takes: every matrix once. Of the
+/// embeddings a token reads one row, unless they are the output matrix too.
+fn work(engine: &Engine) -> (f64, f64) {
+    let file = engine.file();
+    let own_output = file.tensor("output.weight").is_some();
+    let used = file.tensors().iter().filter(|t| {
+        t.shape.len() > 1 && !(own_output && t.name == "token_embd.weight")
+    });
+    used.fold((0.0, 0.0), |(bytes, ops), t| {
+        (bytes + t.n_bytes as f64, ops + 2.0 * t.shape.iter().product::<u64>() as f64)
+    })
 }
 
 fn mean(x: &[f64]) -> f64 {
@@ -152,6 +187,7 @@ impl Bench<'_> {
             time_to_first_token_ms: first_ms,
             peak_memory_bytes: process::peak_memory(),
             kernel_level: self.engine.level().to_string(),
+            limits: None,
             siskin_version: env!("CARGO_PKG_VERSION"),
         })
     }
@@ -164,7 +200,10 @@ pub fn main(mut args: BenchArgs) -> anyhow::Result<()> {
     let needed = args.depth + args.n_prompt.max(args.n_gen).max(8);
     args.session.ctx = Some(args.session.ctx.unwrap_or(0).max(needed));
     let start = Instant::now();
-    let engine = args.model.load()?;
+    let engine = match &args.shape {
+        Some(shape) => args.model.load_file(crate::shape::make(shape, &args.ty)?)?,
+        None => args.model.load()?,
+    };
     let mut session = args.session.session(&engine)?;
     let first = tokens(args.n_prompt.max(1), engine.hparams().n_vocab);
     session.prefill(&first)?;
@@ -176,6 +215,21 @@ pub fn main(mut args: BenchArgs) -> anyhow::Result<()> {
     }
     if args.n_gen > 0 {
         records.push(bench.test(0, args.n_gen, first_ms)?);
+    }
+    if args.limits {
+        let (read, int8) = engine.measure_limits(std::time::Duration::from_secs(2));
+        let (bytes, ops) = work(&engine);
+        // Of a prompt only the last token's logits are computed.
+        let output = engine.model().weights.output.rows() * engine.model().weights.output.cols();
+        for r in &mut records {
+            let share = if r.n_gen > 0 {
+                Some(r.median_ts * bytes / read)
+            } else {
+                let ops = ops - 2.0 * output as f64 * (1.0 - 1.0 / r.n_prompt as f64);
+                int8.map(|peak| r.median_ts * ops / peak)
+            };
+            r.limits = Some(Limits { read_bytes_per_s: read, int8_ops_per_s: int8, share });
+        }
     }
     if args.json {
         return output::json(&records);
@@ -196,6 +250,17 @@ pub fn main(mut args: BenchArgs) -> anyhow::Result<()> {
             r.stddev_ts,
             r.median_ts,
         );
+        if let Some(share) = r.limits.as_ref().and_then(|l| l.share) {
+            let of = if r.n_gen == 0 { "the integer peak" } else { "the read bandwidth" };
+            text += &format!("           {:.0}% of {of}\n", 100.0 * share);
+        }
+    }
+    if let Some(limits) = records.first().and_then(|r| r.limits.as_ref()) {
+        text += &format!("  this machine reads {:.1} GB/s", limits.read_bytes_per_s / 1e9);
+        if let Some(ops) = limits.int8_ops_per_s {
+            text += &format!(" and does {:.2} Tops/s on bytes", ops / 1e12);
+        }
+        text += "\n";
     }
     output::print(&text)
 }

@@ -179,7 +179,7 @@ pub fn main(args: ChatArgs) -> anyhow::Result<()> {
     let Some(template) = args.generate.template(&engine)? else {
         bail!(
             "the model has no chat template: name one with --chat-template ({})",
-            ChatTemplate::builtin_names().join(", ")
+            ChatTemplate::builtin_names().collect::<Vec<_>>().join(", ")
         );
     };
     let options = args.generate.options(&args.sampler);

@@ -3,7 +3,7 @@
 mod args;
 mod bench;
 mod catalog;
-//mod chat;
+mod chat;
 mod complete;
 mod download;
 mod inspect;
@@ -11,7 +11,8 @@ mod logits;
 mod output;
 mod perplexity;
 mod process;
-//mod run;
+mod run;
+mod shape;
 mod store;
 mod tokenize;
 
@@ -45,8 +46,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    //Run(run::RunArgs),
-    //Chat(chat::ChatArgs),
+    Run(run::RunArgs),
+    Chat(chat::ChatArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
     Logits(logits::LogitsArgs),
@@ -60,8 +61,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        //Command::Run(args) => run::main(args),
-        //Command::Chat(args) => chat::main(args),
+        Command::Run(args) => run::main(args),
+        Command::Chat(args) => chat::main(args),
         Command::Inspect(args) => inspect::main(args),
         Command::Tokenize(args) => tokenize::main(args),
         Command::Logits(args) => logits::main(args),

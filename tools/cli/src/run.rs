@@ -98,7 +98,7 @@ impl GenerateArgs {
             return Ok(Some(template));
         }
         let text = std::fs::read_to_string(PathBuf::from(name)).with_context(|| {
-            let names = ChatTemplate::builtin_names().join(", ");
+            let names = ChatTemplate::builtin_names().collect::<Vec<_>>().join(", ");
             format!("--chat-template {name}: no file, and none of {names}")
         })?;
         Ok(Some(ChatTemplate::new(&text, name)?))
@@ -112,17 +112,16 @@ pub fn encode_chat(
     messages: &[Message],
 ) -> anyhow::Result<Vec<u32>> {
     let tokenizer = engine.tokenizer();
-    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
+    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
     let bos = text(tokenizer.bos());
     let options = RenderOptions {
-        add_generation_prompt: true,
         bos_token: bos.clone(),
         eos_token: text(tokenizer.eos()),
         ..RenderOptions::default()
     };
     let prompt = template.render(messages, &options)?;
     // A template that writes BOS itself must not get a second one.
-    let add_special = bos.is_empty() || !prompt.starts_with(&bos);
+    let add_special = !bos.is_some_and(|bos| prompt.starts_with(&bos));
     Ok(tokenizer.encode(&prompt, EncodeOptions { add_special, parse_special: true })?)
 }
 

@@ -1,0 +1,161 @@
+//! Models of a shape with random weights, made in memory: what a model of that size will do on this
+//! machine, before it is downloaded.
+
+use anyhow::{Context, bail};
+use siskin::GgmlType;
+use siskin::gguf::{Builder, GgufFile};
+use siskin_quant::formats;
+
+/// The sizes of a Llama model.
+struct Shape {
+    name: &'static str,
+    n_layer: u64,
+    n_embd: u64,
+    n_ff: u64,
+    n_head: u32,
+    n_head_kv: u32,
+    n_vocab: u64,
+    tied: bool,
+}
+
+/// Llama 3.2 1B and 3B, Llama 3.1 8B.
+const SHAPES: [Shape; 3] = [
+    Shape {
+        name: "llama-1b",
+        n_layer: 16,
+        n_embd: 2048,
+        n_ff: 8192,
+        n_head: 32,
+        n_head_kv: 8,
+        n_vocab: 128_256,
+        tied: true,
+    },
+    Shape {
+        name: "llama-3b",
+        n_layer: 28,
+        n_embd: 3072,
+        n_ff: 8192,
+        n_head: 24,
+        n_head_kv: 8,
+        n_vocab: 128_256,
+        tied: true,
+    },
+    Shape {
+        name: "llama-8b",
+        n_layer: 32,
+        n_embd: 4096,
+        n_ff: 14_336,
+        n_head: 32,
+        n_head_kv: 8,
+        n_vocab: 128_256,
+        tied: false,
+    },
+];
+
+/// The types of a mix: of the output matrix, of values and of the down projection, where some
+/// layers get more bits, and of the rest.
+fn types(name: &str) -> anyhow::Result<(GgmlType, GgmlType, GgmlType)> {
+    let lower = name.to_ascii_lowercase();
+    Ok(match lower.as_str() {
+        "q4_k_m" | "q4_k_s" => (GgmlType::Q6_K, GgmlType::Q6_K, GgmlType::Q4_K),
+        "q5_k_m" | "q5_k_s" => (GgmlType::Q6_K, GgmlType::Q6_K, GgmlType::Q5_K),
+        "q3_k_m" => (GgmlType::Q6_K, GgmlType::Q5_K, GgmlType::Q3_K),
+        other => {
+            let ty = GgmlType::from_name(other)
+                .with_context(|| format!("--type {name}: no weight type and no mix of that name"))?;
+            let output = if ty.block_len() == 256 { GgmlType::Q6_K } else { ty };
+            (output, ty, ty)
+        }
+    })
+}
+
+/// Rows of random weights of a type, a number of bytes that repeats.
+fn pattern(ty: GgmlType, cols: usize) -> anyhow::Result<Vec<u8>> {
+    let bytes = ty.row_bytes(cols).with_context(|| format!("rows of {cols} are no blocks of {ty}"))?;
+    let mut state = 0x9e37_79b9_u32;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    let mut row = vec![0u8; bytes];
+    if formats::can_quantize(ty) {
+        let values: Vec<f32> = (0..cols).map(|_| random() as f32 / u32::MAX as f32 * 0.1 - 0.05).collect();
+        formats::quantize_row(ty, &values, &mut row)?;
+    } else {
+        // Small bytes: whatever field they are, the values stay finite.
+        row.iter_mut().for_each(|b| *b = (random() % 0x30) as u8);
+    }
+    Ok(row)
+}
+
+/// Makes the model.
+pub fn make(shape: &str, ty: &str) -> anyhow::Result<GgufFile> {
+    let Some(s) = SHAPES.iter().find(|s| s.name == shape) else {
+        let names: Vec<_> = SHAPES.iter().map(|s| s.name).collect();
+        bail!("--shape {shape}: one of {}", names.join(", "));
+    };
+    let (output, more, rest) = types(ty)?;
+    let mut b = Builder::new();
+    b.put("general.architecture", "llama")?;
+    b.put("general.name", format!("{shape} {ty}, random weights").as_str())?;
+    b.put("llama.block_count", &(s.n_layer as u32))?;
+    b.put("llama.context_length", &131_072u32)?;
+    b.put("llama.embedding_length", &(s.n_embd as u32))?;
+    b.put("llama.feed_forward_length", &(s.n_ff as u32))?;
+    b.put("llama.attention.head_count", &s.n_head)?;
+    b.put("llama.attention.head_count_kv", &s.n_head_kv)?;
+    b.put("llama.attention.layer_norm_rms_epsilon", &1e-5f32)?;
+    b.put("llama.rope.freq_base", &500_000f32)?;
+    b.put("tokenizer.ggml.model", "gpt2")?;
+    b.put("tokenizer.ggml.pre", "llama-bpe")?;
+    // A vocabulary that says nothing, but is as long as the real one.
+    let tokens: Vec<String> = (0..s.n_vocab).map(|i| format!("t{i}")).collect();
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    b.put("tokenizer.ggml.tokens", &tokens[..])?;
+    b.put("tokenizer.ggml.merges", &["t 0"][..])?;
+
+    let kv = s.n_embd / u64::from(s.n_head) * u64::from(s.n_head_kv);
+    let mut tensors: Vec<(String, GgmlType, Vec<u64>)> = Vec::new();
+    let mut matrix = |name: String, ty, cols, rows| tensors.push((name, ty, vec![cols, rows]));
+    matrix("token_embd.weight".into(), if s.tied { output } else { rest }, s.n_embd, s.n_vocab);
+    if !s.tied {
+        matrix("output.weight".into(), output, s.n_embd, s.n_vocab);
+    }
+    for l in 0..s.n_layer {
+        // The layers that a mix gives more bits: the first and last eighth, and every third.
+        let eighth = s.n_layer / 8;
+        let large = l < eighth || l >= s.n_layer - eighth || (l - eighth) % 3 == 2;
+        let better = if large { more } else { rest };
+        let name = |part: &str| format!("blk.{l}.{part}.weight");
+        matrix(name("attn_q"), rest, s.n_embd, s.n_embd);
+        matrix(name("attn_k"), rest, s.n_embd, kv);
+        matrix(name("attn_v"), better, s.n_embd, kv);
+        matrix(name("attn_output"), rest, s.n_embd, s.n_embd);
+        matrix(name("ffn_gate"), rest, s.n_embd, s.n_ff);
+        matrix(name("ffn_up"), rest, s.n_embd, s.n_ff);
+        matrix(name("ffn_down"), better, s.n_ff, s.n_embd);
+    }
+    for l in 0..s.n_layer {
+        for part in ["attn_norm", "ffn_norm"] {
+            tensors.push((format!("blk.{l}.{part}.weight"), GgmlType::F32, vec![s.n_embd]));
+        }
+    }
+    tensors.push(("output_norm.weight".into(), GgmlType::F32, vec![s.n_embd]));
+    for (name, ty, shape) in &tensors {
+        b.tensor(name, *ty, shape)?;
+    }
+    let mut writer = b.start(Vec::new())?;
+    for (_, ty, shape) in &tensors {
+        let row = if shape.len() == 1 {
+            std::iter::repeat_n(1f32.to_le_bytes(), shape[0] as usize).flatten().collect()
+        } else {
+            pattern(*ty, shape[0] as usize)?
+        };
+        for _ in 0..shape.get(1).copied().unwrap_or(1) {
+            writer.write(&row)?;
+        }
+    }
+    Ok(GgufFile::from_bytes(writer.finish()?)?)
+}
