@@ -112,8 +112,12 @@ impl KernelTable {
         {
             return Err(format!("no level `{name}` on this CPU; it has {}", names.join(", ")));
         }
-        let mut table =
-            KernelTable { kernels: [None; GgmlType::COUNT], ops: Ops::scalar(), level: "scalar" };
+        let mut table = KernelTable {
+            kernels: [None; GgmlType::COUNT],
+            ops: Ops::scalar(),
+            peak: None,
+            level: "scalar",
+        };
         table.set_ops(Ops::scalar());
         generic::install_scalar(&mut table);
         let cpu = CpuFeatures::detect();

@@ -92,9 +92,10 @@ struct Limits {
 fn work(engine: &Engine) -> (f64, f64) {
     let file = engine.file();
     let own_output = file.tensor("output.weight").is_some();
-    let used = file.tensors().iter().filter(|t| {
-        t.shape.len() > 1 && !(own_output && t.name == "token_embd.weight")
-    });
+    let used = file
+        .tensors()
+        .iter()
+        .filter(|t| t.shape.len() > 1 && !(own_output && t.name == "token_embd.weight"));
     used.fold((0.0, 0.0), |(bytes, ops), t| {
         (bytes + t.n_bytes as f64, ops + 2.0 * t.shape.iter().product::<u64>() as f64)
     })

@@ -61,8 +61,9 @@ fn types(name: &str) -> anyhow::Result<(GgmlType, GgmlType, GgmlType)> {
         "q5_k_m" | "q5_k_s" => (GgmlType::Q6_K, GgmlType::Q6_K, GgmlType::Q5_K),
         "q3_k_m" => (GgmlType::Q6_K, GgmlType::Q5_K, GgmlType::Q3_K),
         other => {
-            let ty = GgmlType::from_name(other)
-                .with_context(|| format!("--type {name}: no weight type and no mix of that name"))?;
+            let ty = GgmlType::from_name(other).with_context(|| {
+                format!("--type {name}: no weight type and no mix of that name")
+            })?;
             let output = if ty.block_len() == 256 { GgmlType::Q6_K } else { ty };
             (output, ty, ty)
         }
@@ -71,7 +72,8 @@ fn types(name: &str) -> anyhow::Result<(GgmlType, GgmlType, GgmlType)> {
 
 /// Rows of random weights of a type, a number of bytes that repeats.
 fn pattern(ty: GgmlType, cols: usize) -> anyhow::Result<Vec<u8>> {
-    let bytes = ty.row_bytes(cols).with_context(|| format!("rows of {cols} are no blocks of {ty}"))?;
+    let bytes =
+        ty.row_bytes(cols).with_context(|| format!("rows of {cols} are no blocks of {ty}"))?;
     let mut state = 0x9e37_79b9_u32;
     let mut random = || {
         state ^= state << 13;
@@ -81,7 +83,8 @@ fn pattern(ty: GgmlType, cols: usize) -> anyhow::Result<Vec<u8>> {
     };
     let mut row = vec![0u8; bytes];
     if formats::can_quantize(ty) {
-        let values: Vec<f32> = (0..cols).map(|_| random() as f32 / u32::MAX as f32 * 0.1 - 0.05).collect();
+        let values: Vec<f32> =
+            (0..cols).map(|_| random() as f32 / u32::MAX as f32 * 0.1 - 0.05).collect();
         formats::quantize_row(ty, &values, &mut row)?;
     } else {
         // Small bytes: whatever field they are, the values stay finite.
