@@ -19,3 +19,8 @@ pub use model::{Hparams, MemoryPlan, SessionShape};
 pub use siskin_quant::GgmlType;
 pub use siskin_quant::attention::KvType;
 pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerOptions};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

