@@ -313,7 +313,8 @@ fn of_equal_logits_the_lower_ids_are_kept() {
 
 #[test]
 fn top_k_keeps_the_best_wherever_they_stand() {
-    let shapes: [(&str, fn(usize) -> f32); 5] = [
+    type Shape = fn(usize) -> f32;
+    let shapes: [(&str, Shape); 5] = [
         ("rising", |i| i as f32),
         ("falling", |i| -(i as f32)),
         ("waves", |i| ((i * 7919) % 4096) as f32),

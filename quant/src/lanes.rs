@@ -12,7 +12,7 @@ use std::fmt::Debug;
 ///
 /// # Safety
 /// The methods may use instructions beyond the baseline: call them only where the CPU is known to
-/// have them, which is inside a function that [`crate::arch`] installs for a level. Pointers must be
+/// have them, which is inside a function that `arch` installs for a level. Pointers must be
 /// valid for sixteen elements; they need no alignment.
 pub unsafe trait Lanes: Copy + Debug + Send + Sync + 'static {
     /// The sixteen lanes.

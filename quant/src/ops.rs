@@ -1,8 +1,8 @@
 //! Vector operations: norms, activations, rotary embeddings, quantization of activations and
 //! products with float weights.
 //!
-//! Each is written once, in [`body`], over [`Lanes`](crate::lanes::Lanes), and compiled for each
-//! level by [`instantiate_ops`]; the levels agree to the bit because each lane's operations are
+//! Each is written once, in `body`, over [`Lanes`](crate::lanes::Lanes), and compiled for each
+//! level by `instantiate_ops!`; the levels agree to the bit because each lane's operations are
 //! IEEE operations in the same order. [`Ops`] holds a level's functions; its methods are the safe
 //! entries, which check sizes.
 

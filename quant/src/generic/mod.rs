@@ -1,7 +1,7 @@
 //! Kernel bodies that every level shares.
 //!
 //! [`gemm_scalar`] is the reference: one element at a time. [`gemm`] is written over
-//! [`Simd`](crate::simd::Simd) and compiled for each level by [`install_simd`]: one column goes
+//! [`Simd`] and compiled for each level by `instantiate_gemm!`: one column goes
 //! through [`gemv`], several through a [`panel`]. Formats say how their bits become registers in
 //! [`codes`]; those that do not are unpacked to memory first.
 

@@ -92,8 +92,7 @@ impl Chat {
     /// Takes the last message of the user back, and what came after it.
     fn undo(&mut self) -> Option<Message> {
         let at = self.messages.iter().rposition(|m| m.role == "user")?;
-        let message = self.messages.drain(at..).next();
-        message
+        self.messages.drain(at..).next()
     }
 
     /// Runs a /-command. False ends the conversation.

@@ -159,7 +159,7 @@ pub fn answer(
     match session.stream(prompt, options) {
         Ok(mut stream) => {
             result.first = start.elapsed();
-            while let Some(piece) = stream.next() {
+            for piece in stream.by_ref() {
                 match piece {
                     Ok(piece) => {
                         if !quiet {
