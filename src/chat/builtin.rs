@@ -95,17 +95,22 @@ const GRANITE_4: &str = chat!(
     "'<|start_of_role|>assistant<|end_of_role|>'"
 );
 
-const EXAONE: &str = chat!(
-    concat!(
-        by_role!(
-            "'[|system|]' + m.content|trim + '[|endofturn|]\\n'",
-            "'[|user|]' + m.content|trim + '\\n'",
-            "'[|assistant|]' + m.content|trim + '[|endofturn|]\\n'"
-        ),
-        "{% if m.role == 'tool' %}{{ '[|tool|]' + m.content|trim + '[|endofturn|]\\n' }}{% endif %}"
-    ),
-    "'[|assistant|]'"
-);
+/// EXAONE 3, and what later ones add for each message.
+macro_rules! exaone {
+    ($more:expr) => {
+        chat!(
+            concat!(
+                by_role!(
+                    "'[|system|]' + m.content|trim + '[|endofturn|]\\n'",
+                    "'[|user|]' + m.content|trim + '\\n'",
+                    "'[|assistant|]' + m.content|trim + '[|endofturn|]\\n'"
+                ),
+                $more
+            ),
+            "'[|assistant|]'"
+        )
+    };
+}
 
 /// Names and sources, by name.
 pub(super) const TEMPLATES: &[(&str, &str)] = &[
@@ -198,8 +203,13 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
             "'<|assistant|>\\n'"
         ),
     ),
-    ("exaone3", EXAONE),
-    ("exaone4", EXAONE),
+    ("exaone3", exaone!("")),
+    (
+        "exaone4",
+        exaone!(
+            "{% if m.role == 'tool' %}{{ '[|tool|]' + m.content|trim + '[|endofturn|]\\n' }}{% endif %}"
+        ),
+    ),
     ("falcon3", chat!("{{ '<|' + m.role + '|>\\n' + m.content + '\\n' }}", "'<|assistant|>\\n'")),
     (
         "gemma",
@@ -417,11 +427,7 @@ pub(super) const TEMPLATES: &[(&str, &str)] = &[
         "smolvlm",
         chat!(
             "{{ '<|im_start|>' }}",
-            by_role!(
-                "m.content + '\\n\\n'",
-                "'User: ' + m.content + '<end_of_utterance>\\n'",
-                "'Assistant: ' + m.content + '<end_of_utterance>\\n'"
-            ),
+            "{% if m.role == 'system' %}{{ m.content + '\\n\\n' }}{% else %}{{ ('User: ' if m.role == 'user' else 'Assistant: ') + m.content + '<end_of_utterance>\\n' }}{% endif %}",
             "'Assistant:'"
         ),
     ),

@@ -33,6 +33,15 @@ pub(super) fn install(env: &mut Environment<'static>) {
         let now = state.lookup(NOW).and_then(|v| v.as_i64());
         clock::strftime(format, now.unwrap_or_default())
     });
+    env.add_filter("int", int);
+    env.add_filter("float", float);
+    env.add_test("sequence", |v: &Value| {
+        matches!(v.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    });
+    env.add_test("iterable", |v: &Value| {
+        use ValueKind::{Iterable, Map, Seq, String, Undefined};
+        matches!(v.kind(), Seq | Map | String | Iterable | Undefined)
+    });
     env.set_unknown_method_callback(method);
 
     // Not Jinja's, or (with a nested value) without measure.
@@ -159,6 +168,37 @@ fn factor(value: Value) -> Result<Value, Error> {
         }
         _ => Ok(value),
     }
+}
+
+/// Jinja's `int`: the number that a text begins as, or the default.
+fn int(value: Value, default: Option<i64>, base: Option<u32>) -> Value {
+    let parsed = match value.kind() {
+        ValueKind::Number if value.is_integer() => return value,
+        ValueKind::Bool => Some(i64::from(value.is_true())),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default().trim().replace('_', "");
+            let base = base.filter(|b| (2..=36).contains(b)).unwrap_or(10);
+            i64::from_str_radix(&text, base).ok().or_else(|| whole(text.parse().ok()?))
+        }
+        _ => f64::try_from(value).ok().and_then(whole),
+    };
+    Value::from(parsed.unwrap_or(default.unwrap_or(0)))
+}
+
+/// The integer part, if there is one that fits.
+fn whole(x: f64) -> Option<i64> {
+    // -2^63 and 2^63 are floats; what is between them fits.
+    (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&x).then_some(x as i64)
+}
+
+/// Jinja's `float`.
+fn float(value: Value, default: Option<f64>) -> f64 {
+    let parsed = match value.as_str() {
+        Some(text) => text.trim().parse().ok(),
+        None if value.kind() == ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        None => f64::try_from(value).ok(),
+    };
+    parsed.unwrap_or(default.unwrap_or(0.0))
 }
 
 /// `json.dumps` with the parameters that `transformers` gives the filter, in its order.
