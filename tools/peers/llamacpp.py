@@ -126,6 +126,16 @@ class Peer:
     def clear(self):
         ll.llama_memory_clear(ll.llama_get_memory(self.ctx), True)
 
+    def run(self, tokens):
+        """Appends tokens and computes, but does not copy, the last one's logits: for timing."""
+        for at in range(0, len(tokens), self.n_batch):
+            part = tokens[at:at + self.n_batch]
+            ids = (ll.llama_token * len(part))(*part)
+            rc = ll.llama_decode(self.ctx, ll.llama_batch_get_one(ids, len(part)))
+            if rc != 0:
+                raise RuntimeError(f"llama_decode returned {rc}: {''.join(_messages[-8:])}")
+        ll.llama_synchronize(self.ctx)
+
     def decode(self, tokens, *, start=0, outputs="all"):
         """Runs tokens at positions start.. and returns the logits asked for.
 
