@@ -11,7 +11,7 @@ use siskin_quant::table::KernelTable;
 use crate::gguf::GgufFile;
 use crate::model::{Hparams, KvCache, MemoryPlan, Model, Pass, SessionShape, Workspace};
 use crate::tokenizer::{Tokenizer, TokenizerOptions};
-use crate::{Error, Result, memory};
+use crate::{Error, Result, cores, memory};
 
 /// Rows whose logits are computed together when those of every position are asked for.
 const LOGIT_ROWS: usize = 16;
@@ -24,11 +24,6 @@ const LEAST_CTX: usize = 512;
 /// [`EngineOptions::level`].
 pub fn kernel_levels() -> Vec<&'static str> {
     KernelTable::level_names()
-}
-
-/// Threads to compute with if nobody says.
-fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// How to load a model.
@@ -85,7 +80,7 @@ impl Engine {
             None => KernelTable::detect(),
         };
         let table = table.map_err(Error::Invalid)?;
-        let threads = options.threads.unwrap_or_else(default_threads);
+        let threads = options.threads.unwrap_or_else(cores::default_threads);
         if threads == 0 || threads > 1024 {
             return Err(Error::Invalid(format!("{threads} threads: from 1 to 1024 can be used")));
         }

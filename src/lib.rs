@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub mod chat;
+mod cores;
 mod engine;
 mod error;
 mod generate;

@@ -13,6 +13,7 @@ use lanes::Neon;
 
 /// From slow to fast.
 pub const LEVELS: &[Level] = &[
+    super::wide::LEVEL,
     Level {
         name: "neon",
         needs: CpuFeatures { neon: true, ..CpuFeatures::NONE },

@@ -13,6 +13,7 @@ use lanes::{Avx2, Avx512};
 
 /// From slow to fast.
 pub const LEVELS: &[Level] = &[
+    super::wide::LEVEL,
     Level {
         name: "avx2",
         needs: CpuFeatures { avx2: true, ..CpuFeatures::NONE },
