@@ -62,17 +62,15 @@ fn fnv(text: &str) -> String {
     format!("{hash:016x}")
 }
 
-#[test]
-fn expressions_mean_what_they_mean_in_python() {
-    let all = json(include_str!("data/templates/expressions.json"));
+/// The variables of expressions.txt.
+fn expression_options() -> RenderOptions {
     let conversation = json(CASES)["cases"]["conversation"][0].clone();
     let (_, mut options) = case("tools");
     let tools = options.tools.take().expect("tools");
-    let d = serde_json::json!({"b": 1, "a": [null, true, "x'y"]});
     for (name, value) in [
         ("s", Value::from("héllo wörld")),
         ("l", serde_json::json!([3, 1, 2])),
-        ("d", d),
+        ("d", serde_json::json!({"b": 1, "a": [null, true, "x'y"]})),
         ("n", Value::Null),
         ("f", serde_json::json!(1.5)),
         ("m", conversation),
@@ -80,6 +78,13 @@ fn expressions_mean_what_they_mean_in_python() {
     ] {
         options.kwargs.insert(name.to_string(), value);
     }
+    options
+}
+
+#[test]
+fn expressions_mean_what_they_mean_in_python() {
+    let all = json(include_str!("data/templates/expressions.json"));
+    let options = expression_options();
     let mut wrong = Vec::new();
     for (source, want) in object(&all) {
         let got = ChatTemplate::new(source, "line").and_then(|t| t.render(&[], &options));
@@ -342,4 +347,58 @@ fn messages_and_options_reach_the_template() {
     assert_eq!((template.name(), template.source()), ("own", source));
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&template);
+}
+
+#[test]
+fn mutated_templates_give_text_or_an_error() {
+    const MUTANTS: usize = 4000;
+
+    let mut corpus: Vec<String> = ChatTemplate::builtin_names()
+        .filter_map(ChatTemplate::builtin)
+        .map(|t| t.source().to_string())
+        .collect();
+    let expressions = include_str!("data/templates/expressions.txt");
+    corpus.extend(expressions.lines().filter(|l| !l.starts_with('#')).map(String::from));
+    corpus.push(include_str!("data/templates/SmolLM2-135M-Instruct.jinja").to_string());
+    corpus.push(include_str!("data/templates/Qwen2.5-Coder-0.5B-Instruct.jinja").to_string());
+    let (messages, _) = case("tool call");
+    let options = expression_options();
+
+    let mut state: u64 =
+        std::env::var("SISKIN_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    let mut random = |n: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n.max(1)
+    };
+    let mut rendered = 0;
+    for _ in 0..MUTANTS {
+        let mut text: Vec<char> = corpus[random(corpus.len())].chars().collect();
+        for _ in 0..1 + random(3) {
+            let at = random(text.len());
+            let end = (at + random(40)).min(text.len());
+            match random(4) {
+                0 => drop(text.drain(at..end)),
+                1 => {
+                    let copy = text[at..end].repeat(1 + random(3));
+                    text.splice(at..at, copy);
+                }
+                2 => {
+                    let other: Vec<char> = corpus[random(corpus.len())].chars().collect();
+                    let from = random(other.len());
+                    let to = (from + random(60)).min(other.len());
+                    text.splice(at..end, other[from..to].iter().copied());
+                }
+                _ => {
+                    let signs: Vec<char> = "{}%[]()'\"|.,:=+-*~#\\ é0n".chars().collect();
+                    text.splice(at..end.min(at + 1), [signs[random(signs.len())]]);
+                }
+            }
+        }
+        let source: String = text.into_iter().collect();
+        if let Ok(template) = ChatTemplate::new(&source, "mutated") {
+            rendered += usize::from(template.render(&messages, &options).is_ok());
+        }
+    }
+    assert!(rendered > MUTANTS / 20, "only {rendered} of {MUTANTS} still render");
 }
