@@ -1,10 +1,13 @@
 //! Activations as the kernels want them.
 //!
-//! A row of `k` values is quantized in blocks to int8 with an f32 scale, `x = d * q`, where
-//! `d = max|x| / 127` and `q` is rounded half to even. A row is one run of bytes with four
-//! sections, each padded to 64 bytes: `q` (int8), `d` (f32 per block), `sum16` (i16, the sum of
-//! each 16 codes) and `sum32` (i32, of each 32). The sums serve minimums and zero points. Weights
-//! that are floats take the row as f32, in the first section.
+//! A row of `k` values is quantized in blocks of 32 to int8 with an f32 scale, `x = d * q`, where
+//! `d = max|x| / 127` and `q` is rounded half to even. One scale for 32 values, also where the
+//! weights have blocks of 256: a large value then coarsens 31 neighbours and not 255, which halves
+//! the error of the products, and the kernels pay one conversion and one multiply-add for each 32
+//! steps. A row is one run of bytes with sections that are each padded to 64 bytes: `q` (int8),
+//! `d` (f32 per 32), the sums of each 16 and of each 32 codes (i32), and the same sums times `d`
+//! (f32). The sums serve zero points and minimums. Weights that are floats take the row as f32,
+//! in the first section.
 
 use crate::par::Team;
 use crate::table::KernelTable;
@@ -19,10 +22,14 @@ pub struct ActLayout {
     pub act: Act,
     /// Offset of the scales.
     pub d: usize,
-    /// Offset of the sums of 16.
+    /// Offset of the sums of 16 codes.
     pub sum16: usize,
-    /// Offset of the sums of 32.
+    /// Offset of the sums of 32 codes.
     pub sum32: usize,
+    /// Offset of the sums of 16 values.
+    pub total16: usize,
+    /// Offset of the sums of 32 values.
+    pub total32: usize,
     /// Bytes from a row to the next.
     pub stride: usize,
 }
@@ -34,18 +41,18 @@ fn pad(bytes: usize) -> usize {
 impl ActLayout {
     /// The layout of rows of `k` values, which must be whole blocks of `act`.
     pub fn new(act: Act, k: usize) -> ActLayout {
-        let block = match act {
-            Act::F32 | Act::None => {
-                let stride = pad(4 * k);
-                return ActLayout { k, act, d: stride, sum16: stride, sum32: stride, stride };
-            }
-            Act::Q8x32 => 32,
-            Act::Q8x256 => 256,
-        };
+        if act != Act::Q8 {
+            let stride = pad(4 * k);
+            let [d, sum16, sum32, total16, total32] = [stride; 5];
+            return ActLayout { k, act, d, sum16, sum32, total16, total32, stride };
+        }
+        let (by16, by32) = (pad(4 * (k / 16)), pad(4 * (k / 32)));
         let d = pad(k);
-        let sum16 = d + pad(4 * (k / block));
-        let sum32 = sum16 + pad(2 * (k / 16));
-        ActLayout { k, act, d, sum16, sum32, stride: sum32 + pad(4 * (k / 32)) }
+        let sum16 = d + by32;
+        let sum32 = sum16 + by16;
+        let total16 = sum32 + by32;
+        let total32 = total16 + by16;
+        ActLayout { k, act, d, sum16, sum32, total16, total32, stride: total32 + by32 }
     }
 }
 
@@ -98,8 +105,7 @@ impl Activations {
         let act = self.layout.act;
         let layout = ActLayout::new(act, k);
         assert!(k > 0 && x.len().is_multiple_of(k), "activations are whole rows");
-        assert!(act != Act::Q8x32 || k.is_multiple_of(32));
-        assert!(act != Act::Q8x256 || k.is_multiple_of(256));
+        assert!(act != Act::Q8 || k.is_multiple_of(32));
         let n = x.len() / k;
         self.layout = layout;
         self.n = n;

@@ -6,8 +6,17 @@
 //! order, beginning with 0 (see [`Unit`](crate::formats::Unit)):
 //!
 //! ```text
-//! acc = fma(d_w * d_a, isum as f32, acc)        isum = sum(scale * q_w * q_a), exact
-//! acc = fma(dmin_w * d_a, imin as f32, acc)     imin = sum(min * q_a), exact; formats with minimums
+//! inner = fma(d_a, isum as f32, inner)      for each 32 weights of the unit; from 0
+//!         isum = sum(scale * q_w * q_a), exact in i32
+//! acc = fma(d_w, inner, acc)
+//! ```
+//!
+//! and in formats with minimums, then,
+//!
+//! ```text
+//! min = fma(min_w as f32, total_a, min)     for each 16 or 32 weights that share one; from 0
+//!       total_a = d_a * (sum(q_a) as f32)
+//! acc = fma(dmin_w, min, acc)
 //! ```
 //!
 //! Weights that are floats use 16 accumulators, element `k` in accumulator `k mod 16`, and then

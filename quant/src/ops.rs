@@ -168,46 +168,42 @@ pub(crate) mod body {
 
     #[inline(always)]
     pub unsafe fn quantize<L: Lanes>(layout: &ActLayout, x: &[f32], row: &mut [u8]) {
-        let block = match layout.act {
-            Act::Q8x32 => 32,
-            Act::Q8x256 => 256,
-            Act::F32 | Act::None => {
-                row[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x));
-                return;
-            }
-        };
+        if layout.act != Act::Q8 {
+            row[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x));
+            return;
+        }
         let (q, rest) = row.split_at_mut(layout.d);
         let (d, rest) = rest.split_at_mut(layout.sum16 - layout.d);
-        let (sum16, sum32) = rest.split_at_mut(layout.sum32 - layout.sum16);
+        let (sum16, rest) = rest.split_at_mut(layout.sum32 - layout.sum16);
+        let (sum32, rest) = rest.split_at_mut(layout.total16 - layout.sum32);
+        let (total16, total32) = rest.split_at_mut(layout.total32 - layout.total16);
         let q: &mut [i8] = bytemuck::cast_slice_mut(q);
         let d: &mut [f32] = bytemuck::cast_slice_mut(d);
-        let sum16: &mut [i16] = bytemuck::cast_slice_mut(sum16);
+        let sum16: &mut [i32] = bytemuck::cast_slice_mut(sum16);
         let sum32: &mut [i32] = bytemuck::cast_slice_mut(sum32);
-        for (b, x) in x.chunks_exact(block).enumerate() {
+        let total16: &mut [f32] = bytemuck::cast_slice_mut(total16);
+        let total32: &mut [f32] = bytemuck::cast_slice_mut(total32);
+        for (b, x) in x.chunks_exact(32).enumerate() {
             unsafe {
-                let mut top = L::splat(0.0);
-                for i in (0..block).step_by(16) {
-                    // `max` gives its second operand for NaN: a NaN does not become the scale.
-                    top = L::max(L::abs(L::load(x.as_ptr().add(i))), top);
-                }
+                let x = [L::load(x.as_ptr()), L::load(x.as_ptr().add(16))];
+                // `max` gives its second operand for NaN: a NaN does not become the scale.
+                let top = L::max(L::abs(x[1]), L::max(L::abs(x[0]), L::splat(0.0)));
                 let top =
                     L::to_array(top).into_iter().fold(0.0f32, |a, b| if b > a { b } else { a });
                 d[b] = top / 127.0;
                 let inverse = L::splat(if top > 0.0 { 127.0 / top } else { 0.0 });
                 let (low, high) = (L::splat(-127.0), L::splat(127.0));
-                for i in (0..block).step_by(16) {
-                    let y = L::mul(L::load(x.as_ptr().add(i)), inverse);
-                    let y = L::min(L::max(y, low), high);
-                    let at = b * block + i;
-                    L::store_i8_rounded(q[at..at + 16].as_mut_ptr(), L::add(y, L::splat(ROUND)));
+                for (i, x) in x.into_iter().enumerate() {
+                    let y = L::min(L::max(L::mul(x, inverse), low), high);
+                    let q = &mut q[32 * b + 16 * i..][..16];
+                    L::store_i8_rounded(q.as_mut_ptr(), L::add(y, L::splat(ROUND)));
+                    let sum: i32 = q.iter().map(|q| i32::from(*q)).sum();
+                    sum16[2 * b + i] = sum;
+                    total16[2 * b + i] = d[b] * sum as f32;
                 }
+                sum32[b] = sum16[2 * b] + sum16[2 * b + 1];
+                total32[b] = d[b] * sum32[b] as f32;
             }
-        }
-        for (s, q) in sum16.iter_mut().zip(q[..x.len()].chunks_exact(16)) {
-            *s = q.iter().map(|q| i16::from(*q)).sum();
-        }
-        for (s, pair) in sum32.iter_mut().zip(sum16[..x.len() / 16].chunks_exact(2)) {
-            *s = i32::from(pair[0]) + i32::from(pair[1]);
         }
     }
 

@@ -18,10 +18,9 @@ use crate::lanes::Lanes;
 pub unsafe trait Simd: Lanes {
     /// 32 bytes of a row.
     type B: Copy;
-    /// 8 sums of 4 products each: lane `l` is that of bytes `4 l .. 4 l + 4`.
+    /// Sums of their products: those of the first 16 bytes and those of the last 16 are in lanes
+    /// of their own.
     type S: Copy;
-    /// The scales of a [`B`](Self::B)'s two halves.
-    type Scale: Copy;
     /// 16 rows of 4 bytes.
     type W: Copy;
     /// 16 integers, a row each.
@@ -58,37 +57,65 @@ pub unsafe trait Simd: Lanes {
 
     /// No sums.
     unsafe fn zero() -> Self::S;
-    /// Adds the products of `w`, 0 to 127, and signed `a`.
-    unsafe fn dot_u(acc: Self::S, w: Self::B, a: Self::B) -> Self::S;
-    /// Adds the products of signed `w` and `a`; `a` is never -128.
-    unsafe fn dot_s(acc: Self::S, w: Self::B, a: Self::B) -> Self::S;
-    /// The scales of the first and second 16 bytes.
-    unsafe fn scale(first: i16, second: i16) -> Self::Scale;
-    /// [`dot_u`](Self::dot_u) times the scales.
-    unsafe fn dot_u_scaled(acc: Self::S, w: Self::B, a: Self::B, s: Self::Scale) -> Self::S;
-    /// [`dot_s`](Self::dot_s) times the scales.
-    unsafe fn dot_s_scaled(acc: Self::S, w: Self::B, a: Self::B, s: Self::Scale) -> Self::S;
-    /// Adds the products of 16 pairs of 16-bit integers.
-    unsafe fn dot_i16(acc: Self::S, x: *const i16, y: *const i16) -> Self::S;
+    /// The products of `w`, 0 to 127, and signed `a`.
+    unsafe fn dot_u(w: Self::B, a: Self::B) -> Self::S;
+    /// The products of signed `w` and `a`; `a` is never -128.
+    unsafe fn dot_s(w: Self::B, a: Self::B) -> Self::S;
     /// The sum of the lanes of each, a row each.
-    unsafe fn reduce(rows: [Self::S; 8]) -> Self::S;
-    /// 8 rows, then 8 more.
-    unsafe fn join(low: Self::S, high: Self::S) -> Self::I;
-    /// The half-precision values at `p + i * stride`.
+    unsafe fn reduce(rows: [Self::S; 16]) -> Self::I;
+    /// The sums of the first 16 bytes, and those of the last 16.
+    unsafe fn reduce_halves(rows: [Self::S; 16]) -> [Self::I; 2];
+    /// The half-precision values at 16 places.
     unsafe fn gather_f16(p: [*const u8; 16]) -> Self::V;
+    /// The four words of 32 bits at 16 places: word `i` of all is `[i]`.
+    unsafe fn gather_words(p: [*const u8; 16]) -> [Self::I; 4];
+    /// The half-precision values in the low 16 bits.
+    unsafe fn low_f16(a: Self::I) -> Self::V;
 
     /// Reads 16 rows of 4 bytes.
     unsafe fn load_w(p: *const u8) -> Self::W;
     /// Adds the products of each row with the same 4 bytes `a`. `SIGNED` says that `w` is.
     unsafe fn dot_w<const SIGNED: bool>(acc: Self::I, w: Self::W, a: i32) -> Self::I;
-    /// Adds the products of each row's two 16-bit integers with those of `y`.
-    unsafe fn dot_pairs(acc: Self::I, x: Self::I, y: i32) -> Self::I;
+    /// [`dot_w`](Self::dot_w) with `WORDS` groups of rows, which lie as
+    /// [`transpose`](Self::transpose) writes them, and as many groups of 4 bytes of `C` columns.
+    /// Codes without sign are `top` at the most.
+    #[inline(always)]
+    unsafe fn tile<const SIGNED: bool, const C: usize, const WORDS: usize>(
+        mut acc: [Self::I; C],
+        w: *const u8,
+        a: [*const u8; C],
+        _top: i32,
+    ) -> [Self::I; C] {
+        for g in 0..WORDS {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let w = Self::load_w(w.add(64 * g));
+                for c in 0..C {
+                    let a = a[c].add(4 * g).cast::<i32>().read_unaligned();
+                    acc[c] = Self::dot_w::<SIGNED>(acc[c], w, a);
+                }
+            }
+        }
+        acc
+    }
     /// 16 times `x`.
     unsafe fn splat_i(x: i32) -> Self::I;
     /// Reads 16 integers.
     unsafe fn load_i(p: *const i32) -> Self::I;
-    /// `acc + x * y`
-    unsafe fn mul_add_i(acc: Self::I, x: Self::I, y: Self::I) -> Self::I;
+    /// Writes 16 integers.
+    unsafe fn store_i(p: *mut i32, x: Self::I);
+    /// `a * b`
+    unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise and.
+    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I;
+    /// Bitwise or.
+    unsafe fn or_i(a: Self::I, b: Self::I) -> Self::I;
+    /// Shifts to the right by `n` bits, filling with zeros.
+    unsafe fn shr_i(a: Self::I, n: i32) -> Self::I;
+    /// Shifts to the left by `n` bits.
+    unsafe fn shl_i(a: Self::I, n: i32) -> Self::I;
+    /// Bits 24 to 31, as a signed byte.
+    unsafe fn top_byte(a: Self::I) -> Self::I;
     /// `a + b`
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
     /// As floats, rounded half to even.

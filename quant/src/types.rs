@@ -6,9 +6,7 @@ pub enum Act {
     /// As f32: weights that are floats themselves.
     F32,
     /// int8 in blocks of 32 with an f32 scale.
-    Q8x32,
-    /// int8 in blocks of 256 with an f32 scale.
-    Q8x256,
+    Q8,
     /// The type holds no weights (integers, f64, or a type used for activations only).
     None,
 }
@@ -42,55 +40,55 @@ macro_rules! formats {
         $then! { [$($args)*]
             int {
                 /// 4 bits, scale.
-                Q4_0 = 2, "Q4_0", 32, 18, Q8x32, BlockQ4_0;
+                Q4_0 = 2, "Q4_0", 32, 18, Q8, BlockQ4_0;
                 /// 4 bits, scale and minimum.
-                Q4_1 = 3, "Q4_1", 32, 20, Q8x32, BlockQ4_1;
+                Q4_1 = 3, "Q4_1", 32, 20, Q8, BlockQ4_1;
                 /// 5 bits, scale.
-                Q5_0 = 6, "Q5_0", 32, 22, Q8x32, BlockQ5_0;
+                Q5_0 = 6, "Q5_0", 32, 22, Q8, BlockQ5_0;
                 /// 5 bits, scale and minimum.
-                Q5_1 = 7, "Q5_1", 32, 24, Q8x32, BlockQ5_1;
+                Q5_1 = 7, "Q5_1", 32, 24, Q8, BlockQ5_1;
                 /// 8 bits, scale.
-                Q8_0 = 8, "Q8_0", 32, 34, Q8x32, BlockQ8_0;
+                Q8_0 = 8, "Q8_0", 32, 34, Q8, BlockQ8_0;
                 /// 2 bits, 4-bit scales and minimums per 16.
-                Q2_K = 10, "Q2_K", 256, 84, Q8x256, BlockQ2K;
+                Q2_K = 10, "Q2_K", 256, 84, Q8, BlockQ2K;
                 /// 3 bits, 6-bit scales per 16.
-                Q3_K = 11, "Q3_K", 256, 110, Q8x256, BlockQ3K;
+                Q3_K = 11, "Q3_K", 256, 110, Q8, BlockQ3K;
                 /// 4 bits, 6-bit scales and minimums per 32.
-                Q4_K = 12, "Q4_K", 256, 144, Q8x256, BlockQ4K;
+                Q4_K = 12, "Q4_K", 256, 144, Q8, BlockQ4K;
                 /// 5 bits, 6-bit scales and minimums per 32.
-                Q5_K = 13, "Q5_K", 256, 176, Q8x256, BlockQ5K;
+                Q5_K = 13, "Q5_K", 256, 176, Q8, BlockQ5K;
                 /// 6 bits, 8-bit scales per 16.
-                Q6_K = 14, "Q6_K", 256, 210, Q8x256, BlockQ6K;
+                Q6_K = 14, "Q6_K", 256, 210, Q8, BlockQ6K;
                 /// 2.06 bits, grid of 8.
-                IQ2_XXS = 16, "IQ2_XXS", 256, 66, Q8x256, BlockIQ2XXS;
+                IQ2_XXS = 16, "IQ2_XXS", 256, 66, Q8, BlockIQ2XXS;
                 /// 2.31 bits, grid of 8.
-                IQ2_XS = 17, "IQ2_XS", 256, 74, Q8x256, BlockIQ2XS;
+                IQ2_XS = 17, "IQ2_XS", 256, 74, Q8, BlockIQ2XS;
                 /// 3.06 bits, grid of 4.
-                IQ3_XXS = 18, "IQ3_XXS", 256, 98, Q8x256, BlockIQ3XXS;
+                IQ3_XXS = 18, "IQ3_XXS", 256, 98, Q8, BlockIQ3XXS;
                 /// 1.56 bits, ternary grid of 8.
-                IQ1_S = 19, "IQ1_S", 256, 50, Q8x256, BlockIQ1S;
+                IQ1_S = 19, "IQ1_S", 256, 50, Q8, BlockIQ1S;
                 /// 4 bits, non-linear table.
-                IQ4_NL = 20, "IQ4_NL", 32, 18, Q8x32, BlockIQ4NL;
+                IQ4_NL = 20, "IQ4_NL", 32, 18, Q8, BlockIQ4NL;
                 /// 3.44 bits, grid of 4.
-                IQ3_S = 21, "IQ3_S", 256, 110, Q8x256, BlockIQ3S;
+                IQ3_S = 21, "IQ3_S", 256, 110, Q8, BlockIQ3S;
                 /// 2.56 bits, grid of 8.
-                IQ2_S = 22, "IQ2_S", 256, 82, Q8x256, BlockIQ2S;
+                IQ2_S = 22, "IQ2_S", 256, 82, Q8, BlockIQ2S;
                 /// 4 bits, non-linear table, 6-bit scales per 32.
-                IQ4_XS = 23, "IQ4_XS", 256, 136, Q8x256, BlockIQ4XS;
+                IQ4_XS = 23, "IQ4_XS", 256, 136, Q8, BlockIQ4XS;
                 /// 1.75 bits, ternary grid of 8.
-                IQ1_M = 29, "IQ1_M", 256, 56, Q8x256, BlockIQ1M;
+                IQ1_M = 29, "IQ1_M", 256, 56, Q8, BlockIQ1M;
                 /// Ternary, 1.69 bits.
-                TQ1_0 = 34, "TQ1_0", 256, 54, Q8x256, BlockTQ1_0;
+                TQ1_0 = 34, "TQ1_0", 256, 54, Q8, BlockTQ1_0;
                 /// Ternary, 2.06 bits.
-                TQ2_0 = 35, "TQ2_0", 256, 66, Q8x256, BlockTQ2_0;
+                TQ2_0 = 35, "TQ2_0", 256, 66, Q8, BlockTQ2_0;
                 /// 4-bit floats with a power-of-two scale per 32.
-                MXFP4 = 39, "MXFP4", 32, 17, Q8x32, BlockMXFP4;
+                MXFP4 = 39, "MXFP4", 32, 17, Q8, BlockMXFP4;
                 /// 4-bit floats with an 8-bit float scale per 16.
-                NVFP4 = 40, "NVFP4", 64, 36, Q8x32, BlockNVFP4;
+                NVFP4 = 40, "NVFP4", 64, 36, Q8, BlockNVFP4;
                 /// Signs with a scale per 128.
-                Q1_0 = 41, "Q1_0", 128, 18, Q8x32, BlockQ1_0;
+                Q1_0 = 41, "Q1_0", 128, 18, Q8, BlockQ1_0;
                 /// 2 bits with a scale per 64.
-                Q2_0 = 42, "Q2_0", 64, 18, Q8x32, BlockQ2_0;
+                Q2_0 = 42, "Q2_0", 64, 18, Q8, BlockQ2_0;
             }
             plain {
                 /// IEEE single.

@@ -101,7 +101,7 @@ fn products_of_every_type_are_the_same_on_every_level() {
     let tables = tables();
     let pools: Vec<Pool> = [1, 2, 3].iter().map(|n| Pool::new(*n).unwrap()).collect();
     for ty in weight_types() {
-        let unit = if ty.info().act == Act::Q8x256 { 256 } else { ty.block_len().max(32) };
+        let unit = ty.block_len().max(32);
         for (rows, units, n) in
             [(1, 1, 1), (16, 2, 1), (33, 3, 2), (17, 1, 3), (48, 2, 9), (5, 9, 17), (16, 40, 4)]
         {
@@ -131,7 +131,7 @@ fn a_column_is_the_same_alone_and_among_others() {
     let pool = Pool::new(2).unwrap();
     for table in tables() {
         for ty in weight_types() {
-            let k = if ty.info().act == Act::Q8x256 { 512 } else { 128 };
+            let k = if ty.block_len() == 256 { 512 } else { 128 };
             let data = weights(ty, 20, k, false, &mut rng);
             let w = Matrix::new(ty, 20, k, &data).unwrap();
             let x = rng.floats(11 * k);
@@ -214,7 +214,7 @@ fn activations_are_quantized_the_same_on_every_level() {
     let mut rng = Random(21);
     let pool = Pool::new(2).unwrap();
     let tables = tables();
-    for act in [Act::Q8x32, Act::Q8x256] {
+    for act in [Act::Q8, Act::F32] {
         for hostile in [false, true] {
             let k = 768;
             let x = if hostile { hostile_floats(4 * k, &mut rng) } else { rng.floats(4 * k) };

@@ -63,7 +63,7 @@ pub(crate) fn acts_used(weights: &Weights) -> impl Iterator<Item = Act> {
         .flat_map(|l| [&l.q, &l.k, &l.v, &l.attn_output, &l.gate, &l.up, &l.down]);
     let used: Vec<Act> =
         matrices.chain(std::iter::once(&weights.output)).map(|w| w.act()).collect();
-    [Act::F32, Act::Q8x32, Act::Q8x256].into_iter().filter(move |a| used.contains(a))
+    [Act::F32, Act::Q8].into_iter().filter(move |a| used.contains(a))
 }
 
 /// Values in the buffers of a [`Workspace`](super::Workspace).

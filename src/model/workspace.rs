@@ -11,13 +11,12 @@ use super::weights::Weight;
 use super::{Hparams, Weights};
 
 /// Activations quantized for the weights that are multiplied with them.
-pub(crate) struct Inputs([Option<Activations>; 3]);
+pub(crate) struct Inputs([Option<Activations>; 2]);
 
 fn index(act: Act) -> usize {
     match act {
         Act::F32 | Act::None => 0,
-        Act::Q8x32 => 1,
-        Act::Q8x256 => 2,
+        Act::Q8 => 1,
     }
 }
 
@@ -66,7 +65,7 @@ pub(crate) struct Workspace {
 impl Workspace {
     pub fn new(h: &Hparams, weights: &Weights, shape: &SessionShape) -> Workspace {
         let s = Sizes::new(h, shape);
-        let mut inputs = [None, None, None];
+        let mut inputs = [None, None];
         for act in acts_used(weights) {
             inputs[index(act)] = Some(Activations::with_capacity(act, s.widest, shape.n_batch));
         }

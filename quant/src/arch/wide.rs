@@ -34,10 +34,7 @@ fn half(x: Bytes, h: usize) -> i16x16 {
 // SAFETY: uses no instruction beyond the build's target.
 unsafe impl Simd for Portable {
     type B = Bytes;
-    /// Sums of pairs, those of both halves added: which products a lane has does not matter, since
-    /// lanes are only ever summed.
-    type S = i32x8;
-    type Scale = [i32x8; 2];
+    type S = [i32x8; 2];
     type W = [i8; 64];
     type I = [i32; 16];
 
@@ -91,43 +88,25 @@ unsafe impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn zero() -> i32x8 {
-        i32x8::ZERO
+    unsafe fn zero() -> [i32x8; 2] {
+        [i32x8::ZERO; 2]
     }
     // Codes are below 128: as signed bytes they are the same.
     #[inline(always)]
-    unsafe fn dot_u(acc: i32x8, w: Bytes, a: Bytes) -> i32x8 {
-        unsafe { Self::dot_s(acc, w, a) }
+    unsafe fn dot_u(w: Bytes, a: Bytes) -> [i32x8; 2] {
+        unsafe { Self::dot_s(w, a) }
     }
     #[inline(always)]
-    unsafe fn dot_s(acc: i32x8, w: Bytes, a: Bytes) -> i32x8 {
-        acc + half(w, 0).dot(half(a, 0)) + half(w, 1).dot(half(a, 1))
+    unsafe fn dot_s(w: Bytes, a: Bytes) -> [i32x8; 2] {
+        [half(w, 0).dot(half(a, 0)), half(w, 1).dot(half(a, 1))]
     }
     #[inline(always)]
-    unsafe fn scale(first: i16, second: i16) -> [i32x8; 2] {
-        [i32x8::splat(first.into()), i32x8::splat(second.into())]
+    unsafe fn reduce(rows: [[i32x8; 2]; 16]) -> [i32; 16] {
+        rows.map(|row| (row[0] + row[1]).reduce_add())
     }
     #[inline(always)]
-    unsafe fn dot_u_scaled(acc: i32x8, w: Bytes, a: Bytes, s: [i32x8; 2]) -> i32x8 {
-        unsafe { Self::dot_s_scaled(acc, w, a, s) }
-    }
-    #[inline(always)]
-    unsafe fn dot_s_scaled(acc: i32x8, w: Bytes, a: Bytes, s: [i32x8; 2]) -> i32x8 {
-        acc + half(w, 0).dot(half(a, 0)) * s[0] + half(w, 1).dot(half(a, 1)) * s[1]
-    }
-    #[inline(always)]
-    unsafe fn dot_i16(acc: i32x8, x: *const i16, y: *const i16) -> i32x8 {
-        let load = |p: *const i16| unsafe { i16x16::new(p.cast::<[i16; 16]>().read_unaligned()) };
-        acc + load(x).dot(load(y))
-    }
-    #[inline(always)]
-    unsafe fn reduce(rows: [i32x8; 8]) -> i32x8 {
-        i32x8::new(rows.map(|row| row.to_array().into_iter().sum()))
-    }
-    #[inline(always)]
-    unsafe fn join(low: i32x8, high: i32x8) -> [i32; 16] {
-        let (low, high) = (low.to_array(), high.to_array());
-        std::array::from_fn(|i| if i < 8 { low[i] } else { high[i - 8] })
+    unsafe fn reduce_halves(rows: [[i32x8; 2]; 16]) -> [[i32; 16]; 2] {
+        [rows.map(|row| row[0].reduce_add()), rows.map(|row| row[1].reduce_add())]
     }
     #[inline(always)]
     unsafe fn gather_f16(p: [*const u8; 16]) -> [f32; 16] {
@@ -149,13 +128,13 @@ unsafe impl Simd for Portable {
         })
     }
     #[inline(always)]
-    unsafe fn dot_pairs(acc: [i32; 16], x: [i32; 16], y: i32) -> [i32; 16] {
-        let parts = |x: i32| (i32::from(x as i16), x >> 16);
-        let (y0, y1) = parts(y);
-        std::array::from_fn(|i| {
-            let (x0, x1) = parts(x[i]);
-            acc[i] + x0 * y0 + x1 * y1
-        })
+    unsafe fn gather_words(p: [*const u8; 16]) -> [[i32; 16]; 4] {
+        let word = |p: *const u8| unsafe { i32::from_le(p.cast::<i32>().read_unaligned()) };
+        std::array::from_fn(|i| p.map(|p| word(p.wrapping_add(4 * i))))
+    }
+    #[inline(always)]
+    unsafe fn low_f16(a: [i32; 16]) -> [f32; 16] {
+        a.map(|a| crate::float::f16_to_f32(a as u16))
     }
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> [i32; 16] {
@@ -166,8 +145,32 @@ unsafe impl Simd for Portable {
         unsafe { p.cast::<[i32; 16]>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn mul_add_i(acc: [i32; 16], x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
-        std::array::from_fn(|i| acc[i] + x[i] * y[i])
+    unsafe fn store_i(p: *mut i32, x: [i32; 16]) {
+        unsafe { p.cast::<[i32; 16]>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    unsafe fn mul_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn and_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    unsafe fn or_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    unsafe fn shr_i(a: [i32; 16], n: i32) -> [i32; 16] {
+        a.map(|a| (a as u32 >> n) as i32)
+    }
+    #[inline(always)]
+    unsafe fn shl_i(a: [i32; 16], n: i32) -> [i32; 16] {
+        a.map(|a| a << n)
+    }
+    #[inline(always)]
+    unsafe fn top_byte(a: [i32; 16]) -> [i32; 16] {
+        a.map(|a| a >> 24)
     }
     #[inline(always)]
     unsafe fn add_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {

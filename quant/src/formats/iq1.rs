@@ -49,7 +49,7 @@ impl Block for BlockIQ1S {
 /// `q` is 8 times the value: -9, -7, -1, 1, 7 or 9; `scale` is odd, 1 to 15; `d` is an eighth.
 impl IntBlock for BlockIQ1S {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]
@@ -104,7 +104,7 @@ impl Block for BlockIQ1M {
 /// `q` is 8 times the value: -9, -7, -1, 1, 7 or 9; `scale` is odd, 1 to 15; `d` is an eighth.
 impl IntBlock for BlockIQ1M {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 16;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

@@ -36,7 +36,7 @@ impl Block for BlockIQ2XXS {
 /// `q` is the signed grid value: 8, 25 or 43; `scale` is odd, 1 to 31; `d` is an eighth.
 impl IntBlock for BlockIQ2XXS {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]
@@ -98,7 +98,7 @@ impl Block for BlockIQ2XS {
 /// `q` is the signed grid value: 8, 25 or 43; `scale` is odd, 1 to 31; `d` is an eighth.
 impl IntBlock for BlockIQ2XS {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 16;
     const HAS_MIN: bool = false;
 
     #[inline(always)]
@@ -148,7 +148,7 @@ impl Block for BlockIQ2S {
 /// `q` is the signed grid value: 8, 25 or 43; `scale` is odd, 1 to 31; `d` is an eighth.
 impl IntBlock for BlockIQ2S {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 16;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

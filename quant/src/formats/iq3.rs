@@ -45,7 +45,7 @@ impl Block for BlockIQ3XXS {
 /// `q` is the signed grid value: 4 to 62; `scale` is odd, 1 to 31; `d` is a quarter.
 impl IntBlock for BlockIQ3XXS {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]
@@ -105,7 +105,7 @@ impl Block for BlockIQ3S {
 /// `q` is the signed grid value: odd, 1 to 15; `scale` is odd, 1 to 31.
 impl IntBlock for BlockIQ3S {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

@@ -110,7 +110,7 @@ impl Block for BlockIQ4NL {
 /// `q` is the value from the table: -127 to 113.
 impl IntBlock for BlockIQ4NL {
     const UNIT: usize = 32;
-    const ACT: usize = 32;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]
@@ -198,7 +198,7 @@ impl Block for BlockIQ4XS {
 /// `q` is the value from the table: -127 to 113. `scale` is -32 to 31.
 impl IntBlock for BlockIQ4XS {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

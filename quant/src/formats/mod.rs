@@ -110,9 +110,8 @@ impl Wide {
 
 /// The integer form of the part of a weight block that one step of a dot product covers.
 ///
-/// Value `i` is `d * scale[i / 16] * q[i] + dmin * min[i / 16]`, so that with int8 activations
-/// `a` of scale `da` the step adds `d * da * sum(scale * q * a)` and `dmin * da * sum(min * a)`,
-/// where both sums are exact in i32.
+/// Value `i` is `d * scale[i / 16] * q[i] + dmin * min[i / 16]`. What a dot product does with it is
+/// said in [`crate::matmul`].
 #[derive(Clone, Copy, Debug)]
 pub struct Unit {
     /// The codes; the first [`IntBlock::UNIT`] are set.
@@ -138,8 +137,9 @@ pub trait IntBlock: Block {
     /// Values that one step of the dot product covers: 16, 32 or 256. Divides `LEN`.
     const UNIT: usize;
 
-    /// Values that one activation scale covers: 32 or 256. A multiple of `UNIT`.
-    const ACT: usize;
+    /// Values that share an integer scale and minimum: 16 or 32 (32 in units of 32, which have
+    /// no more than `d` and `dmin`).
+    const SUB: usize;
 
     /// True if the format has minimums; without, `min` and `dmin` stay as they are.
     const HAS_MIN: bool;

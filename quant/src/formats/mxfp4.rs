@@ -49,7 +49,7 @@ impl Block for BlockMXFP4 {
 /// `q` is twice the float: -12 to 12; `d` is half the scale.
 impl IntBlock for BlockMXFP4 {
     const UNIT: usize = 32;
-    const ACT: usize = 32;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

@@ -62,7 +62,7 @@ impl Block for BlockNVFP4 {
 /// `q` is twice the float: -12 to 12; `d` is half the scale.
 impl IntBlock for BlockNVFP4 {
     const UNIT: usize = 16;
-    const ACT: usize = 32;
+    const SUB: usize = 16;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

@@ -35,7 +35,7 @@ impl Block for BlockQ1_0 {
 /// `q` is -1 or 1.
 impl IntBlock for BlockQ1_0 {
     const UNIT: usize = 32;
-    const ACT: usize = 32;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

@@ -92,7 +92,7 @@ impl Block for BlockQ2K {
 /// `q` is 0 to 3; `dmin` is negated.
 impl IntBlock for BlockQ2K {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 16;
     const HAS_MIN: bool = true;
 
     #[inline(always)]

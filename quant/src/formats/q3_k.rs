@@ -77,7 +77,7 @@ impl Block for BlockQ3K {
 /// `q` is centred: -4 to 3. `scale` is -32 to 31.
 impl IntBlock for BlockQ3K {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 16;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

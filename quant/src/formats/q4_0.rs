@@ -47,7 +47,7 @@ impl Block for BlockQ4_0 {
 /// `q` is centred: -8 to 7.
 impl IntBlock for BlockQ4_0 {
     const UNIT: usize = 32;
-    const ACT: usize = 32;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

@@ -56,7 +56,7 @@ impl Block for BlockQ4_1 {
 /// `q` is 0 to 15; `min` is 1 and `dmin` is `m`.
 impl IntBlock for BlockQ4_1 {
     const UNIT: usize = 32;
-    const ACT: usize = 32;
+    const SUB: usize = 32;
     const HAS_MIN: bool = true;
 
     #[inline(always)]

@@ -63,7 +63,7 @@ impl Block for BlockQ4K {
 /// `q` is 0 to 15; `dmin` is negated.
 impl IntBlock for BlockQ4K {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 32;
     const HAS_MIN: bool = true;
 
     #[inline(always)]

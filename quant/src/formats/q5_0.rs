@@ -64,7 +64,7 @@ impl Block for BlockQ5_0 {
 /// `q` is centred: -16 to 15.
 impl IntBlock for BlockQ5_0 {
     const UNIT: usize = 32;
-    const ACT: usize = 32;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

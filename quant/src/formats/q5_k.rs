@@ -67,7 +67,7 @@ impl Block for BlockQ5K {
 /// `q` is 0 to 31; `dmin` is negated.
 impl IntBlock for BlockQ5K {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 32;
     const HAS_MIN: bool = true;
 
     #[inline(always)]

@@ -75,7 +75,7 @@ impl Block for BlockQ6K {
 /// `q` is centred: -32 to 31. `scale` is -128 to 127.
 impl IntBlock for BlockQ6K {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 16;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

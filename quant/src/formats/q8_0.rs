@@ -44,7 +44,7 @@ impl Block for BlockQ8_0 {
 /// `q` is -128 to 127: ggml writes no -128, but a file may hold one.
 impl IntBlock for BlockQ8_0 {
     const UNIT: usize = 32;
-    const ACT: usize = 32;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

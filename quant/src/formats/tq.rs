@@ -47,7 +47,7 @@ impl Block for BlockTQ1_0 {
 /// `q` is -1 to 1.
 impl IntBlock for BlockTQ1_0 {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]
@@ -100,7 +100,7 @@ impl Block for BlockTQ2_0 {
 /// `q` is -1 to 2: ggml writes no 2, but a file may hold one.
 impl IntBlock for BlockTQ2_0 {
     const UNIT: usize = 256;
-    const ACT: usize = 256;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
 
     #[inline(always)]

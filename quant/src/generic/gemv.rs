@@ -2,12 +2,10 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::Source;
+use super::source::{ROWS, Source, Units};
+use crate::formats::IntBlock;
 use crate::simd::Simd;
 use crate::table::GemmArgs;
-
-/// Rows computed together.
-pub const ROWS: usize = 16;
 
 /// Asks for the lines of `bytes` bytes at `p`.
 #[inline(always)]
@@ -25,68 +23,58 @@ unsafe fn prefetch<S: Simd>(p: *const u8, bytes: usize) {
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn).
 #[inline(always)]
-pub unsafe fn rows<S: Simd, T: Source>(args: &GemmArgs<'_>, row: usize, n: usize, col: usize) {
+pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: usize, col: usize) {
     unsafe {
+        let stage = args.scratch.as_mut_ptr();
         let layout = args.layout;
         let x = args.act.add(col * layout.stride);
-        let d_a = x.add(layout.d).cast::<f32>();
         let first = args.w.add(row * args.row_bytes);
         // Rows past the end repeat the last one; their results are not stored.
-        let p: [*const u8; ROWS] =
-            std::array::from_fn(|r| first.add(r.min(n - 1) * args.row_bytes));
+        let p: Units = std::array::from_fn(|r| first.add(r.min(n - 1) * args.row_bytes));
         // The rows of the next tile, as one run of bytes: 16 short streams are too many for the
         // hardware to follow.
         let next = first.wrapping_add(ROWS * args.row_bytes);
         let units = layout.k / T::UNIT;
         let step = ROWS * args.row_bytes / units;
         let mut acc = S::splat(0.0);
-        let mut kept = T::Kept::default();
         for u in 0..units {
             prefetch::<S>(next.wrapping_add(u * step), step);
-            let da = S::splat(*d_a.add(u));
-            if T::UNIT == 256 {
-                let a: [S::B; 8] = std::array::from_fn(|j| S::load_b(x.add(256 * u + 32 * j)));
-                let sum16 = x.add(layout.sum16).cast::<i16>().add(16 * u);
-                let mut sums = [(S::zero(), S::zero()); 2];
-                for (half, sums) in sums.iter_mut().enumerate() {
-                    let mut dots = [S::zero(); 8];
-                    let mut mins = [S::zero(); 8];
-                    for i in 0..8 {
-                        let r = 8 * half + i;
-                        (dots[i], mins[i]) = T::dot256::<S>(p[r], u, &a, sum16, &mut kept, r);
+            let p: Units = std::array::from_fn(|r| T::unit(p[r], u));
+            let params = T::open::<S>(&p, u, stage);
+            let at = u * (T::UNIT / 32);
+            let mut inner = S::splat(0.0);
+            for j in 0..T::UNIT / 32 {
+                let a = S::load_b(x.add(32 * (at + j)));
+                let mut dots = [S::zero(); ROWS];
+                for (r, dot) in dots.iter_mut().enumerate() {
+                    let codes = T::codes::<S>(&p, r, j, stage);
+                    *dot = if T::SIGNED { S::dot_s(codes, a) } else { S::dot_u(codes, a) };
+                }
+                let zero = |section: usize, i: usize| {
+                    S::splat_i(-T::ZERO * *x.add(section).cast::<i32>().add(i))
+                };
+                let isum = if T::Block::SUB == 16 {
+                    let mut halves = S::reduce_halves(dots);
+                    for (i, half) in halves.iter_mut().enumerate() {
+                        if T::ZERO != 0 {
+                            *half = S::add_i(*half, zero(layout.sum16, 2 * (at + j) + i));
+                        }
+                        *half = S::mul_i(*half, params.scale[2 * j + i]);
                     }
-                    sums.0 = S::reduce(dots);
-                    if T::HAS_MIN {
-                        sums.1 = S::reduce(mins);
+                    S::add_i(halves[0], halves[1])
+                } else {
+                    let mut sum = S::reduce(dots);
+                    if T::ZERO != 0 {
+                        sum = S::add_i(sum, zero(layout.sum32, at + j));
                     }
-                }
-                let isum = S::to_f32(S::join(sums[0].0, sums[1].0));
-                acc = S::fma(S::mul(T::d::<S>(p, u, &kept), da), isum, acc);
-                if T::HAS_MIN {
-                    let imin = S::to_f32(S::join(sums[0].1, sums[1].1));
-                    acc = S::fma(S::mul(T::dmin::<S>(p, u, &kept), da), imin, acc);
-                }
-            } else {
-                let a = S::load_b(x.add(32 * u));
-                let sum = *x.add(layout.sum32).cast::<i32>().add(u);
-                let mut sums = [S::zero(); 2];
-                for (half, sums) in sums.iter_mut().enumerate() {
-                    let mut dots = [S::zero(); 8];
-                    for i in 0..8 {
-                        let r = 8 * half + i;
-                        dots[i] = T::dot32::<S>(p[r], u, a, &mut kept, r);
-                    }
-                    *sums = S::reduce(dots);
-                }
-                let mut isum = S::join(sums[0], sums[1]);
-                if T::ZERO != 0 {
-                    isum = S::add_i(isum, S::splat_i(-T::ZERO * sum));
-                }
-                acc = S::fma(S::mul(T::d::<S>(p, u, &kept), da), S::to_f32(isum), acc);
-                if T::HAS_MIN {
-                    let d = S::mul(T::dmin::<S>(p, u, &kept), da);
-                    acc = S::fma(d, S::splat(sum as f32), acc);
-                }
+                    if T::SCALED { S::mul_i(sum, params.scale[j]) } else { sum }
+                };
+                let d = S::splat(*x.add(layout.d).cast::<f32>().add(at + j));
+                inner = S::fma(d, S::to_f32(isum), inner);
+            }
+            acc = S::fma(params.d, inner, acc);
+            if T::Block::HAS_MIN {
+                acc = S::fma(params.dmin, min::<S, T>(&params.min, x, layout, u), acc);
             }
         }
         let out = args.out.add(col * args.ldo + row);
@@ -96,5 +84,27 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &GemmArgs<'_>, row: usize, n: usize
             let acc = S::to_array(acc);
             std::ptr::copy_nonoverlapping(acc.as_ptr(), out, n);
         }
+    }
+}
+
+/// The minimums of unit `u`.
+#[inline(always)]
+unsafe fn min<S: Simd, T: Source>(
+    mins: &[S::V; 16],
+    x: *const u8,
+    layout: &crate::act::ActLayout,
+    u: usize,
+) -> S::V {
+    unsafe {
+        let section = if T::Block::SUB == 16 { layout.total16 } else { layout.total32 };
+        let total = x.add(section).cast::<f32>().add(u * T::SUBS);
+        if !T::SCALED {
+            return S::splat(*total);
+        }
+        let mut min = S::splat(0.0);
+        for j in 0..T::SUBS {
+            min = S::fma(mins[j], S::splat(*total.add(j)), min);
+        }
+        min
     }
 }

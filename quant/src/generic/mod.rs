@@ -29,27 +29,38 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
     let layout = args.layout;
     let mut unit = Unit::default();
     let units = B::LEN / B::UNIT;
+    // Units of 16 are half of what an activation scale covers.
+    let step = B::UNIT.min(32);
     for row in args.rows.clone() {
         let blocks: *const B = unsafe { args.w.add(row * args.row_bytes).cast() };
         for col in 0..args.n {
-            let (q, d) = unsafe {
-                let x = args.act.add(col * layout.stride);
-                (x.cast::<i8>(), x.add(layout.d).cast::<f32>())
-            };
+            let x = unsafe { args.act.add(col * layout.stride) };
+            let total =
+                unsafe { x.add(if B::SUB == 16 { layout.total16 } else { layout.total32 }) };
             let mut acc = 0.0f32;
             for u in 0..layout.k / B::UNIT {
                 let block = unsafe { blocks.add(u / units).read_unaligned() };
                 block.unpack(u % units, &mut unit);
-                let d = unsafe { *d.add(u * B::UNIT / B::ACT) };
-                let (mut isum, mut imin) = (0i32, 0i32);
-                for i in 0..B::UNIT {
-                    let a = i32::from(unsafe { *q.add(u * B::UNIT + i) });
-                    isum += i32::from(unit.scale[i / 16]) * i32::from(unit.q[i]) * a;
-                    imin += i32::from(unit.min[i / 16]) * a;
+                let (mut inner, mut min) = (0.0f32, 0.0f32);
+                for j in (0..B::UNIT).step_by(step) {
+                    let at = u * B::UNIT + j;
+                    let mut isum = 0i32;
+                    for i in 0..step {
+                        let a = i32::from(unsafe { *x.add(at + i).cast::<i8>() });
+                        isum += i32::from(unit.scale[(j + i) / 16]) * i32::from(unit.q[j + i]) * a;
+                    }
+                    let d = unsafe { *x.add(layout.d).cast::<f32>().add(at / 32) };
+                    inner = d.mul_add(isum as f32, inner);
+                    if B::HAS_MIN {
+                        for i in (0..32).step_by(B::SUB) {
+                            let total = unsafe { *total.cast::<f32>().add((at + i) / B::SUB) };
+                            min = f32::from(unit.min[(j + i) / 16]).mul_add(total, min);
+                        }
+                    }
                 }
-                acc = (unit.d * d).mul_add(isum as f32, acc);
+                acc = unit.d.mul_add(inner, acc);
                 if B::HAS_MIN {
-                    acc = (unit.dmin * d).mul_add(imin as f32, acc);
+                    acc = unit.dmin.mul_add(min, acc);
                 }
             }
             unsafe { *args.out.add(col * args.ldo + row) = acc };
@@ -65,7 +76,7 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
 pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>) {
     let mut row = args.rows.start;
     while row < args.rows.end {
-        let n = gemv::ROWS.min(args.rows.end - row);
+        let n = source::ROWS.min(args.rows.end - row);
         // SAFETY: the rows are within the range, the rest is the caller's promise.
         unsafe {
             if args.n < PANEL_COLUMNS {

@@ -1,24 +1,23 @@
 //! Many columns: 16 rows are unpacked once into a panel, which is multiplied with every column.
 //!
-//! A panel holds, for each unit of the rows, the codes as `[k / 4][16 rows][4]`, then the scales
-//! as i32 `[k / 16][16 rows]` and the minimums as pairs of i16 `[k / 32][16 rows][2]` (units of
-//! 256 only), and `d` and `dmin` as f32 `[16 rows]`. It is as long as the thread's scratch memory
-//! allows; the accumulators rest in the result in between, which loses nothing.
+//! A panel holds, for each unit of the rows, the codes as the level's
+//! [`transpose`](Simd::transpose) writes them, then the scales as i32 and the minimums as f32, each
+//! `[sub-block][16 rows]` (units of 256 only), and `d` and `dmin` as f32 `[16 rows]`. It is as long
+//! as the thread's scratch memory allows; the accumulators rest in the result in between, which
+//! loses nothing.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::gemv::ROWS;
-use super::source::Source;
+use super::source::{ROWS, STAGE, Source, Units};
+use crate::formats::IntBlock;
 use crate::par::SCRATCH_BYTES;
 use crate::simd::Simd;
 use crate::table::GemmArgs;
 
-/// Bytes of the rows as they are unpacked, before they are interleaved.
-const STAGE: usize = ROWS * 256;
 /// Bytes of a panel: what leaves the first-level cache to the activations is good enough, since a
 /// panel is read once for several columns.
 const PANEL: usize = 96 * 1024;
-const _: () = assert!(STAGE + PANEL <= SCRATCH_BYTES);
+const _: () = assert!(2 * STAGE + PANEL <= SCRATCH_BYTES);
 
 /// Where the parts of a unit are.
 struct Layout {
@@ -29,10 +28,11 @@ struct Layout {
     bytes: usize,
 }
 
-const fn layout(unit: usize, has_min: bool) -> Layout {
-    let scales = 16 * unit;
-    let mins = scales + if unit == 256 { 16 * 64 } else { 0 };
-    let d = mins + if unit == 256 && has_min { 8 * 64 } else { 0 };
+const fn layout(unit: usize, subs: usize, has_min: bool) -> Layout {
+    let scales = ROWS * unit;
+    let scaled = unit > 32;
+    let mins = scales + if scaled { 64 * subs } else { 0 };
+    let d = mins + if scaled && has_min { 64 * subs } else { 0 };
     let dmin = d + 64;
     Layout { scales, mins, d, dmin, bytes: dmin + if has_min { 64 } else { 0 } }
 }
@@ -44,9 +44,9 @@ const fn layout(unit: usize, has_min: bool) -> Layout {
 #[inline(always)]
 pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: usize) {
     unsafe {
-        let l = const { layout(T::UNIT, T::HAS_MIN) };
+        let l = const { layout(T::UNIT, T::SUBS, T::Block::HAS_MIN) };
         let stage = args.scratch.as_mut_ptr();
-        let panel = stage.add(STAGE);
+        let panel = stage.add(2 * STAGE);
         let units = args.layout.k / T::UNIT;
         let most = PANEL / l.bytes;
         let mut u0 = 0;
@@ -85,46 +85,41 @@ unsafe fn unpack<S: Simd, T: Source>(
     panel: *mut u8,
 ) {
     unsafe {
-        let l = const { layout(T::UNIT, T::HAS_MIN) };
+        let l = const { layout(T::UNIT, T::SUBS, T::Block::HAS_MIN) };
         let first = args.w.add(row * args.row_bytes);
-        let p: [*const u8; ROWS] =
-            std::array::from_fn(|r| first.add(r.min(n - 1) * args.row_bytes));
-        let mut kept = T::Kept::default();
-        // Rows of 32 codes are staged 64 bytes apart, so that all units interleave by 64.
-        let stride = if T::UNIT == 256 { 256 } else { 64 };
-        for r in 0..ROWS {
-            let out = stage.add(r * stride);
-            let scales = T::unpack::<S>(p[r], u, out, &mut kept, r);
-            if T::SIGNED && S::PANEL_UNSIGNED {
-                for j in 0..T::UNIT / 32 {
-                    let b = S::load_b(out.add(32 * j));
-                    S::store_b(out.add(32 * j), S::flip_sign(b));
-                }
-            }
-            if T::UNIT == 256 {
-                let to = panel.add(l.scales).cast::<i32>();
-                for j in 0..16 {
-                    *to.add(16 * j + r) = i32::from(scales.scale[j]);
-                }
-                if T::HAS_MIN {
-                    let to = panel.add(l.mins).cast::<[i16; 2]>();
-                    for j in 0..8 {
-                        *to.add(16 * j + r) = [scales.min[2 * j], scales.min[2 * j + 1]];
-                    }
+        let p: Units =
+            std::array::from_fn(|r| T::unit(first.add(r.min(n - 1) * args.row_bytes), u));
+        let codes = stage.add(STAGE);
+        let params = T::open::<S>(&p, u, stage);
+        if T::SCALED {
+            for j in 0..T::SUBS {
+                S::store_i(panel.add(l.scales + 64 * j).cast(), params.scale[j]);
+                if T::Block::HAS_MIN {
+                    S::store(panel.add(l.mins + 64 * j).cast(), params.min[j]);
                 }
             }
         }
-        if T::UNIT == 256 {
-            for j in 0..4 {
-                S::transpose(stage.add(64 * j), stride, panel.add(1024 * j));
+        S::store(panel.add(l.d).cast(), params.d);
+        if T::Block::HAS_MIN {
+            S::store(panel.add(l.dmin).cast(), params.dmin);
+        }
+        // Rows of 32 codes are staged 64 bytes apart, so that all units interleave by 64.
+        let stride = if T::SCALED { T::UNIT } else { 64 };
+        for r in 0..ROWS {
+            for j in 0..T::UNIT / 32 {
+                let mut b = T::codes::<S>(&p, r, j, stage);
+                if T::SIGNED && S::PANEL_UNSIGNED {
+                    b = S::flip_sign(b);
+                }
+                S::store_b(codes.add(r * stride + 32 * j), b);
+            }
+        }
+        if T::SCALED {
+            for j in 0..T::UNIT / 64 {
+                S::transpose(codes.add(64 * j), stride, panel.add(1024 * j));
             }
         } else {
-            // The second half of what is written is overwritten by what follows.
-            S::transpose_half(stage, stride, panel);
-        }
-        S::store(panel.add(l.d).cast(), T::d::<S>(p, u, &kept));
-        if T::HAS_MIN {
-            S::store(panel.add(l.dmin).cast(), T::dmin::<S>(p, u, &kept));
+            S::transpose_half(codes, stride, panel);
         }
     }
 }
@@ -142,8 +137,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
     panel: *const u8,
 ) -> usize {
     unsafe {
-        let l = const { layout(T::UNIT, T::HAS_MIN) };
-        let zero = if T::SIGNED && S::PANEL_UNSIGNED { T::ZERO + 128 } else { T::ZERO };
+        let l = const { layout(T::UNIT, T::SUBS, T::Block::HAS_MIN) };
         let a = args.layout;
         let x: [*const u8; C] = std::array::from_fn(|c| args.act.add((col + c) * a.stride));
         let out: [*mut f32; C] = std::array::from_fn(|c| args.out.add((col + c) * args.ldo + row));
@@ -155,61 +149,61 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
         }
         for u in 0..count {
             let panel = panel.add(u * l.bytes);
-            let at = u0 + u;
-            let mut isum;
-            if T::UNIT == 256 {
-                isum = [S::splat_i(0); C];
-                for j in 0..16 {
-                    let mut part: [S::I; C] = std::array::from_fn(|c| {
-                        let sum = *x[c].add(a.sum16).cast::<i16>().add(16 * at + j);
-                        S::splat_i(-zero * i32::from(sum))
-                    });
-                    for g in 4 * j..4 * j + 4 {
-                        let w = S::load_w(panel.add(64 * g));
-                        for c in 0..C {
-                            let a = x[c].add(256 * at + 4 * g).cast::<i32>().read_unaligned();
-                            part[c] = dot::<S, T>(part[c], w, a);
+            let at = (u0 + u) * (T::UNIT / 32);
+            let mut inner = [S::splat(0.0); C];
+            for j in 0..T::UNIT / 32 {
+                let codes = panel.add(512 * j);
+                let mut isum;
+                if T::Block::SUB == 16 {
+                    let s = panel.add(l.scales + 128 * j).cast::<i32>();
+                    let (s0, s1) = (S::load_i(s), S::load_i(s.add(16)));
+                    let i = 2 * (at + j);
+                    isum = dots::<S, T, C, 4>(codes, x, 4 * i, a.sum16, i);
+                    for isum in &mut isum {
+                        *isum = S::mul_i(*isum, s0);
+                    }
+                    let i = i + 1;
+                    let second = dots::<S, T, C, 4>(codes.add(256), x, 4 * i, a.sum16, i);
+                    for c in 0..C {
+                        isum[c] = S::add_i(isum[c], S::mul_i(second[c], s1));
+                    }
+                } else {
+                    isum = dots::<S, T, C, 8>(codes, x, 8 * (at + j), a.sum32, at + j);
+                    if T::SCALED {
+                        let s = S::load_i(panel.add(l.scales + 64 * j).cast());
+                        for isum in &mut isum {
+                            *isum = S::mul_i(*isum, s);
                         }
                     }
-                    let scale = S::load_i(panel.add(l.scales + 64 * j).cast());
-                    for c in 0..C {
-                        isum[c] = S::mul_add_i(isum[c], part[c], scale);
-                    }
                 }
-            } else {
-                isum = std::array::from_fn(|c| {
-                    let sum = *x[c].add(a.sum32).cast::<i32>().add(at);
-                    S::splat_i(-zero * sum)
-                });
-                for g in 0..8 {
-                    let w = S::load_w(panel.add(64 * g));
-                    for c in 0..C {
-                        let a = x[c].add(32 * at + 4 * g).cast::<i32>().read_unaligned();
-                        isum[c] = dot::<S, T>(isum[c], w, a);
-                    }
+                for c in 0..C {
+                    let d = S::splat(*x[c].add(a.d).cast::<f32>().add(at + j));
+                    inner[c] = S::fma(d, S::to_f32(isum[c]), inner[c]);
                 }
             }
             let d = S::load(panel.add(l.d).cast());
-            let da: [S::V; C] =
-                std::array::from_fn(|c| S::splat(*x[c].add(a.d).cast::<f32>().add(at)));
             for c in 0..C {
-                acc[c] = S::fma(S::mul(d, da[c]), S::to_f32(isum[c]), acc[c]);
+                acc[c] = S::fma(d, inner[c], acc[c]);
             }
-            if T::HAS_MIN {
+            if T::Block::HAS_MIN {
+                let section = if T::Block::SUB == 16 { a.total16 } else { a.total32 };
+                let total = |c: usize, j: usize| {
+                    S::splat(*x[c].add(section).cast::<f32>().add((u0 + u) * T::SUBS + j))
+                };
                 let dmin = S::load(panel.add(l.dmin).cast());
-                for c in 0..C {
-                    let imin = if T::UNIT == 256 {
-                        let mut imin = S::splat_i(0);
-                        for j in 0..8 {
-                            let sums = x[c].add(a.sum16).cast::<i32>().add(8 * at + j).read();
-                            let mins = S::load_i(panel.add(l.mins + 64 * j).cast());
-                            imin = S::dot_pairs(imin, mins, sums);
+                let mut mins = [S::splat(0.0); C];
+                if T::SCALED {
+                    for j in 0..T::SUBS {
+                        let min = S::load(panel.add(l.mins + 64 * j).cast());
+                        for c in 0..C {
+                            mins[c] = S::fma(min, total(c, j), mins[c]);
                         }
-                        S::to_f32(imin)
-                    } else {
-                        S::splat(*x[c].add(a.sum32).cast::<i32>().add(at) as f32)
-                    };
-                    acc[c] = S::fma(S::mul(dmin, da[c]), imin, acc[c]);
+                    }
+                } else {
+                    mins = std::array::from_fn(|c| total(c, 0));
+                }
+                for c in 0..C {
+                    acc[c] = S::fma(dmin, mins[c], acc[c]);
                 }
             }
         }
@@ -220,13 +214,29 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
     C
 }
 
+/// The products of `WORDS` groups of 4 codes with the activations from group `word` on; the zero
+/// point is taken off by the activations' sum, `i` of the section given.
 #[inline(always)]
-unsafe fn dot<S: Simd, T: Source>(acc: S::I, w: S::W, a: i32) -> S::I {
+unsafe fn dots<S: Simd, T: Source, const C: usize, const WORDS: usize>(
+    codes: *const u8,
+    x: [*const u8; C],
+    word: usize,
+    section: usize,
+    i: usize,
+) -> [S::I; C] {
     unsafe {
-        if T::SIGNED && !S::PANEL_UNSIGNED {
-            S::dot_w::<true>(acc, w, a)
+        let flipped = T::SIGNED && S::PANEL_UNSIGNED;
+        let zero = if flipped { T::ZERO + 128 } else { T::ZERO };
+        let sums: [S::I; C] = if zero == 0 {
+            [S::splat_i(0); C]
         } else {
-            S::dot_w::<false>(acc, w, a)
+            std::array::from_fn(|c| S::splat_i(-zero * *x[c].add(section).cast::<i32>().add(i)))
+        };
+        let a = x.map(|x| x.add(4 * word));
+        if T::SIGNED && !S::PANEL_UNSIGNED {
+            S::tile::<true, C, WORDS>(sums, codes, a, T::TOP)
+        } else {
+            S::tile::<false, C, WORDS>(sums, codes, a, if flipped { 255 } else { T::TOP })
         }
     }
 }

@@ -5,241 +5,149 @@
 
 use std::marker::PhantomData;
 
-use super::codes::{Codes, Scales};
-use crate::formats::{IntBlock, Unit};
+use super::codes::Codes;
+use crate::formats::{Block, IntBlock, Unit};
 use crate::simd::Simd;
+
+/// Rows computed together.
+pub const ROWS: usize = 16;
+/// Bytes of the memory that [`Source::open`] may use.
+pub const STAGE: usize = ROWS * 256;
+
+/// One unit of 16 rows.
+pub type Units = [*const u8; ROWS];
+
+/// The scales of a unit of 16 rows, a lane each.
+pub struct Params<S: Simd> {
+    /// Integer scales, of each [`SUB`](IntBlock::SUB) weights; none in units of 32.
+    pub scale: [S::I; 16],
+    /// Integer minimums, likewise, as floats.
+    pub min: [S::V; 16],
+    /// Scale of the unit.
+    pub d: S::V,
+    /// Scale of its minimums, with its sign.
+    pub dmin: S::V,
+}
+
+impl<S: Simd> Params<S> {
+    /// Zeros.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `S`.
+    #[inline(always)]
+    pub unsafe fn zero() -> Self {
+        unsafe {
+            let zero = S::splat(0.0);
+            Params { scale: [S::splat_i(0); 16], min: [zero; 16], d: zero, dmin: zero }
+        }
+    }
+}
 
 /// Rows of a format, unit by unit.
 ///
 /// # Safety
-/// The methods are to be called where the CPU has the instructions of `S`, with pointers to rows
-/// that have the unit named.
+/// The methods are to be called where the CPU has the instructions of `S`, with pointers to units
+/// of the format, and [`STAGE`] bytes of memory at `stage`.
 pub unsafe trait Source {
-    /// Weights of a unit: 32 or 256.
-    const UNIT: usize;
-    /// As [`IntBlock::HAS_MIN`].
-    const HAS_MIN: bool;
+    /// The format.
+    type Block: IntBlock;
     /// As [`Codes::ZERO`].
     const ZERO: i32;
     /// As [`Codes::SIGNED`].
     const SIGNED: bool;
+    /// As [`Codes::TOP`].
+    const TOP: i32;
     /// Unpacked in registers: worth code for many columns.
     const DIRECT: bool;
-    /// What is kept of 16 units from their products until their scales are needed.
-    type Kept: Default;
 
-    /// Unit `u` of a row of 32-weight units times the activations, spread over 8 lanes; zero
-    /// points not taken off.
-    unsafe fn dot32<S: Simd>(
-        row: *const u8,
-        u: usize,
-        a: S::B,
-        kept: &mut Self::Kept,
-        r: usize,
-    ) -> S::S;
-    /// Unit `u` of a row of 256-weight units times the activations: the scaled sum, and that of
-    /// the minimums, spread over 8 lanes.
-    unsafe fn dot256<S: Simd>(
-        row: *const u8,
-        u: usize,
-        a: &[S::B; 8],
-        sum16: *const i16,
-        kept: &mut Self::Kept,
-        r: usize,
-    ) -> (S::S, S::S);
-    /// The scales of unit `u` of 16 rows, after their products.
-    unsafe fn d<S: Simd>(rows: [*const u8; 16], u: usize, kept: &Self::Kept) -> S::V;
-    /// The scales of the minimums, likewise.
-    unsafe fn dmin<S: Simd>(rows: [*const u8; 16], u: usize, kept: &Self::Kept) -> S::V;
-    /// Writes the codes of unit `u` of row `r` to `out`, and returns its scales.
-    unsafe fn unpack<S: Simd>(
-        row: *const u8,
-        u: usize,
-        out: *mut u8,
-        kept: &mut Self::Kept,
-        r: usize,
-    ) -> Scales;
+    /// Weights of a unit: 32 or 256.
+    const UNIT: usize = Self::Block::UNIT;
+    /// Scales of a unit.
+    const SUBS: usize = Self::UNIT / Self::Block::SUB;
+    /// Units have integer scales.
+    const SCALED: bool = Self::UNIT > 32;
+
+    /// The pointer to unit `u` of a row.
+    #[inline(always)]
+    fn unit(row: *const u8, u: usize) -> *const u8 {
+        // Formats whose blocks are of several units point at the block: see `open`.
+        row.wrapping_add(u / (Self::Block::LEN / Self::UNIT) * size_of::<Self::Block>())
+    }
+    /// Reads the scales of 16 rows' unit, which is number `u` of the row.
+    unsafe fn open<S: Simd>(p: &Units, u: usize, stage: *mut u8) -> Params<S>;
+    /// Codes `32 j .. 32 j + 32` of row `r`, after [`open`](Self::open).
+    unsafe fn codes<S: Simd>(p: &Units, r: usize, j: usize, stage: *const u8) -> S::B;
 }
 
 /// Units unpacked in registers.
 pub struct Direct<B>(PhantomData<B>);
 
-#[inline(always)]
-unsafe fn block<B>(row: *const u8, u: usize) -> *const u8 {
-    unsafe { row.add(u * size_of::<B>()) }
-}
-
 // SAFETY: `Codes` has the same conditions; a block is a unit.
 unsafe impl<B: Codes> Source for Direct<B> {
-    const UNIT: usize = B::UNIT;
-    const HAS_MIN: bool = B::HAS_MIN;
+    type Block = B;
     const ZERO: i32 = B::ZERO;
     const SIGNED: bool = B::SIGNED;
+    const TOP: i32 = B::TOP;
     const DIRECT: bool = true;
-    type Kept = ();
 
     #[inline(always)]
-    unsafe fn dot32<S: Simd>(row: *const u8, u: usize, a: S::B, _: &mut (), _: usize) -> S::S {
-        unsafe {
-            let codes = B::codes::<S>(block::<B>(row, u), 0);
-            if B::SIGNED { S::dot_s(S::zero(), codes, a) } else { S::dot_u(S::zero(), codes, a) }
-        }
+    unsafe fn open<S: Simd>(p: &Units, _: usize, _: *mut u8) -> Params<S> {
+        unsafe { B::params::<S>(p) }
     }
 
     #[inline(always)]
-    unsafe fn dot256<S: Simd>(
-        row: *const u8,
-        u: usize,
-        a: &[S::B; 8],
-        sum16: *const i16,
-        _: &mut (),
-        _: usize,
-    ) -> (S::S, S::S) {
-        unsafe {
-            let p = block::<B>(row, u);
-            let scales = B::scales(p);
-            let mut acc = S::zero();
-            for j in 0..8 {
-                let scale = S::scale(scales.scale[2 * j], scales.scale[2 * j + 1]);
-                let codes = B::codes::<S>(p, j);
-                acc = if B::SIGNED {
-                    S::dot_s_scaled(acc, codes, a[j], scale)
-                } else {
-                    S::dot_u_scaled(acc, codes, a[j], scale)
-                };
-            }
-            if B::ZERO != 0 {
-                let zero = scales.scale.map(|s| -(B::ZERO as i16) * s);
-                acc = S::dot_i16(acc, zero.as_ptr(), sum16);
-            }
-            let mut min = S::zero();
-            if B::HAS_MIN {
-                min = S::dot_i16(min, scales.min.as_ptr(), sum16);
-            }
-            (acc, min)
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn d<S: Simd>(rows: [*const u8; 16], u: usize, _: &()) -> S::V {
-        unsafe { B::d::<S>(rows.map(|p| block::<B>(p, u))) }
-    }
-
-    #[inline(always)]
-    unsafe fn dmin<S: Simd>(rows: [*const u8; 16], u: usize, _: &()) -> S::V {
-        unsafe { B::dmin::<S>(rows.map(|p| block::<B>(p, u))) }
-    }
-
-    #[inline(always)]
-    unsafe fn unpack<S: Simd>(
-        row: *const u8,
-        u: usize,
-        out: *mut u8,
-        _: &mut (),
-        _: usize,
-    ) -> Scales {
-        unsafe {
-            let p = block::<B>(row, u);
-            for j in 0..B::UNIT / 32 {
-                S::store_b(out.add(32 * j), B::codes::<S>(p, j));
-            }
-            B::scales(p)
-        }
+    unsafe fn codes<S: Simd>(p: &Units, r: usize, j: usize, _: *const u8) -> S::B {
+        unsafe { B::codes::<S>(p[r], j) }
     }
 }
 
 /// Units unpacked to memory: formats without code of their own for registers.
 pub struct Unpacked<B>(PhantomData<B>);
 
-/// The scales of 16 units.
-#[derive(Default)]
-pub struct KeptScales {
-    d: [f32; 16],
-    dmin: [f32; 16],
-}
-
-impl<B: IntBlock> Unpacked<B> {
-    #[inline(always)]
-    unsafe fn unit(row: *const u8, u: usize, kept: &mut KeptScales, r: usize) -> Unit {
-        let units = B::LEN / B::UNIT;
-        let mut unit = Unit::default();
-        // A block has the alignment of a byte.
-        unsafe { (*row.cast::<B>().add(u / units)).unpack(u % units, &mut unit) };
-        (kept.d[r], kept.dmin[r]) = (unit.d, unit.dmin);
-        unit
-    }
-}
-
 // SAFETY: `unpack` is safe code; the registers are used as `Simd` says.
 unsafe impl<B: IntBlock> Source for Unpacked<B> {
-    const UNIT: usize = B::UNIT;
-    const HAS_MIN: bool = B::HAS_MIN;
+    type Block = B;
     const ZERO: i32 = 0;
     const SIGNED: bool = true;
+    const TOP: i32 = 127;
     const DIRECT: bool = false;
-    type Kept = KeptScales;
 
     #[inline(always)]
-    unsafe fn dot32<S: Simd>(
-        row: *const u8,
-        u: usize,
-        a: S::B,
-        kept: &mut KeptScales,
-        r: usize,
-    ) -> S::S {
+    unsafe fn open<S: Simd>(p: &Units, u: usize, stage: *mut u8) -> Params<S> {
         unsafe {
-            let unit = Self::unit(row, u, kept, r);
-            S::dot_s(S::zero(), S::load_b(unit.q.as_ptr().cast()), a)
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn dot256<S: Simd>(
-        row: *const u8,
-        u: usize,
-        a: &[S::B; 8],
-        sum16: *const i16,
-        kept: &mut KeptScales,
-        r: usize,
-    ) -> (S::S, S::S) {
-        unsafe {
-            let unit = Self::unit(row, u, kept, r);
-            let mut acc = S::zero();
-            for j in 0..8 {
-                let scale = S::scale(unit.scale[2 * j], unit.scale[2 * j + 1]);
-                let codes = S::load_b(unit.q.as_ptr().add(32 * j).cast());
-                acc = S::dot_s_scaled(acc, codes, a[j], scale);
+            let units = B::LEN / B::UNIT;
+            let mut unit = Unit::default();
+            let mut scale = [[0i32; ROWS]; 16];
+            let mut min = [[0f32; ROWS]; 16];
+            let mut d = [[0f32; ROWS]; 2];
+            for r in 0..ROWS {
+                // A block has the alignment of a byte.
+                (*p[r].cast::<B>()).unpack(u % units, &mut unit);
+                let codes = unit.q.as_ptr().cast();
+                std::ptr::copy_nonoverlapping(codes, stage.add(r * B::UNIT), B::UNIT);
+                if Self::SCALED {
+                    for j in 0..Self::SUBS {
+                        scale[j][r] = i32::from(unit.scale[j * B::SUB / 16]);
+                        min[j][r] = f32::from(unit.min[j * B::SUB / 16]);
+                    }
+                }
+                (d[0][r], d[1][r]) = (unit.d, unit.dmin);
             }
-            let mut min = S::zero();
-            if B::HAS_MIN {
-                min = S::dot_i16(min, unit.min.as_ptr(), sum16);
+            let mut params = Params::<S>::zero();
+            if Self::SCALED {
+                for j in 0..Self::SUBS {
+                    params.scale[j] = S::load_i(scale[j].as_ptr());
+                    params.min[j] = S::load(min[j].as_ptr());
+                }
             }
-            (acc, min)
+            params.d = S::load(d[0].as_ptr());
+            params.dmin = S::load(d[1].as_ptr());
+            params
         }
     }
 
     #[inline(always)]
-    unsafe fn d<S: Simd>(_: [*const u8; 16], _: usize, kept: &KeptScales) -> S::V {
-        unsafe { S::load(kept.d.as_ptr()) }
-    }
-
-    #[inline(always)]
-    unsafe fn dmin<S: Simd>(_: [*const u8; 16], _: usize, kept: &KeptScales) -> S::V {
-        unsafe { S::load(kept.dmin.as_ptr()) }
-    }
-
-    #[inline(always)]
-    unsafe fn unpack<S: Simd>(
-        row: *const u8,
-        u: usize,
-        out: *mut u8,
-        kept: &mut KeptScales,
-        r: usize,
-    ) -> Scales {
-        unsafe {
-            let unit = Self::unit(row, u, kept, r);
-            std::ptr::copy_nonoverlapping(unit.q.as_ptr().cast(), out, B::UNIT);
-            Scales { scale: unit.scale, min: unit.min }
-        }
+    unsafe fn codes<S: Simd>(_: &Units, r: usize, j: usize, stage: *const u8) -> S::B {
+        unsafe { S::load_b(stage.add(r * B::UNIT + 32 * j)) }
     }
 }

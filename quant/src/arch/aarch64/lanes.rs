@@ -181,11 +181,19 @@ unsafe impl<D: Dot> Lanes for Neon<D> {
     }
 }
 
+/// The sum of the lanes of each, a row each.
+#[inline(always)]
+unsafe fn pairwise(r: [int32x4_t; 16]) -> [int32x4_t; 4] {
+    std::array::from_fn(|i| unsafe {
+        let r = &r[4 * i..4 * i + 4];
+        vpaddq_s32(vpaddq_s32(r[0], r[1]), vpaddq_s32(r[2], r[3]))
+    })
+}
+
 // SAFETY: the methods use NEON and what `D` needs, which the type's documentation names.
 unsafe impl<D: Dot> Simd for Neon<D> {
     type B = [uint8x16_t; 2];
     type S = [int32x4_t; 2];
-    type Scale = [int32x4_t; 2];
     type W = [int8x16_t; 4];
     type I = [int32x4_t; 4];
 
@@ -270,57 +278,23 @@ unsafe impl<D: Dot> Simd for Neon<D> {
     }
     // Codes are below 128: as signed bytes they are the same.
     #[inline(always)]
-    unsafe fn dot_u(acc: Self::S, w: Self::B, a: Self::B) -> Self::S {
-        unsafe { Self::dot_s(acc, w, a) }
+    unsafe fn dot_u(w: Self::B, a: Self::B) -> Self::S {
+        unsafe { Self::dot_s(w, a) }
     }
     #[inline(always)]
-    unsafe fn dot_s(acc: Self::S, w: Self::B, a: Self::B) -> Self::S {
+    unsafe fn dot_s(w: Self::B, a: Self::B) -> Self::S {
         unsafe {
-            let s = vreinterpretq_s8_u8;
-            [D::dot(acc[0], s(w[0]), s(a[0])), D::dot(acc[1], s(w[1]), s(a[1]))]
+            let (s, zero) = (vreinterpretq_s8_u8, vdupq_n_s32(0));
+            [D::dot(zero, s(w[0]), s(a[0])), D::dot(zero, s(w[1]), s(a[1]))]
         }
     }
     #[inline(always)]
-    unsafe fn scale(first: i16, second: i16) -> Self::Scale {
-        unsafe { [vdupq_n_s32(first.into()), vdupq_n_s32(second.into())] }
+    unsafe fn reduce(r: [Self::S; 16]) -> Self::I {
+        unsafe { pairwise(r.map(|r| vaddq_s32(r[0], r[1]))) }
     }
     #[inline(always)]
-    unsafe fn dot_u_scaled(acc: Self::S, w: Self::B, a: Self::B, s: Self::Scale) -> Self::S {
-        unsafe { Self::dot_s_scaled(acc, w, a, s) }
-    }
-    #[inline(always)]
-    unsafe fn dot_s_scaled(acc: Self::S, w: Self::B, a: Self::B, s: Self::Scale) -> Self::S {
-        unsafe {
-            let dots = Self::dot_s(Self::zero(), w, a);
-            [vmlaq_s32(acc[0], dots[0], s[0]), vmlaq_s32(acc[1], dots[1], s[1])]
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot_i16(acc: Self::S, x: *const i16, y: *const i16) -> Self::S {
-        unsafe {
-            let half = |acc, x: *const i16, y: *const i16| {
-                let (x, y) = (vld1q_s16(x), vld1q_s16(y));
-                let low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
-                let high = vmull_high_s16(x, y);
-                vaddq_s32(acc, vpaddq_s32(low, high))
-            };
-            [half(acc[0], x, y), half(acc[1], x.add(8), y.add(8))]
-        }
-    }
-    #[inline(always)]
-    unsafe fn reduce(r: [Self::S; 8]) -> Self::S {
-        unsafe {
-            let one = |r: Self::S| vaddq_s32(r[0], r[1]);
-            let four = |i: usize| {
-                let low = vpaddq_s32(one(r[i]), one(r[i + 1]));
-                vpaddq_s32(low, vpaddq_s32(one(r[i + 2]), one(r[i + 3])))
-            };
-            [four(0), four(4)]
-        }
-    }
-    #[inline(always)]
-    unsafe fn join(low: Self::S, high: Self::S) -> Self::I {
-        [low[0], low[1], high[0], high[1]]
+    unsafe fn reduce_halves(r: [Self::S; 16]) -> [Self::I; 2] {
+        unsafe { [pairwise(r.map(|r| r[0])), pairwise(r.map(|r| r[1]))] }
     }
     #[inline(always)]
     unsafe fn gather_f16(p: [*const u8; 16]) -> F {
@@ -349,15 +323,27 @@ unsafe impl<D: Dot> Simd for Neon<D> {
         }
     }
     #[inline(always)]
-    unsafe fn dot_pairs(acc: Self::I, x: Self::I, y: i32) -> Self::I {
+    unsafe fn gather_words(p: [*const u8; 16]) -> [Self::I; 4] {
         unsafe {
-            let y = vreinterpretq_s16_s32(vdupq_n_s32(y));
-            std::array::from_fn(|i| {
-                let x = vreinterpretq_s16_s32(x[i]);
-                let low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
-                vaddq_s32(acc[i], vpaddq_s32(low, vmull_high_s16(x, y)))
-            })
+            let mut words = [[vdupq_n_s32(0); 4]; 4];
+            for i in 0..4 {
+                let r: [int64x2_t; 4] =
+                    std::array::from_fn(|r| vreinterpretq_s64_u8(vld1q_u8(p[4 * i + r])));
+                let s = vreinterpretq_s32_s64;
+                let (a, b) = (vtrn1q_s32(s(r[0]), s(r[1])), vtrn2q_s32(s(r[0]), s(r[1])));
+                let (c, d) = (vtrn1q_s32(s(r[2]), s(r[3])), vtrn2q_s32(s(r[2]), s(r[3])));
+                let l = vreinterpretq_s64_s32;
+                words[0][i] = s(vtrn1q_s64(l(a), l(c)));
+                words[1][i] = s(vtrn1q_s64(l(b), l(d)));
+                words[2][i] = s(vtrn2q_s64(l(a), l(c)));
+                words[3][i] = s(vtrn2q_s64(l(b), l(d)));
+            }
+            words
         }
+    }
+    #[inline(always)]
+    unsafe fn low_f16(a: Self::I) -> F {
+        each(a, |a| unsafe { widen(vmovn_u32(vreinterpretq_u32_s32(a))) })
     }
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> Self::I {
@@ -368,8 +354,42 @@ unsafe impl<D: Dot> Simd for Neon<D> {
         unsafe { [vld1q_s32(p), vld1q_s32(p.add(4)), vld1q_s32(p.add(8)), vld1q_s32(p.add(12))] }
     }
     #[inline(always)]
-    unsafe fn mul_add_i(acc: Self::I, x: Self::I, y: Self::I) -> Self::I {
-        std::array::from_fn(|i| unsafe { vmlaq_s32(acc[i], x[i], y[i]) })
+    unsafe fn store_i(p: *mut i32, x: Self::I) {
+        unsafe {
+            for i in 0..4 {
+                vst1q_s32(p.add(4 * i), x[i]);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I {
+        both(a, b, |a, b| unsafe { vmulq_s32(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
+        both(a, b, |a, b| unsafe { vandq_s32(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn or_i(a: Self::I, b: Self::I) -> Self::I {
+        both(a, b, |a, b| unsafe { vorrq_s32(a, b) })
+    }
+    #[inline(always)]
+    unsafe fn shr_i(a: Self::I, n: i32) -> Self::I {
+        unsafe {
+            let n = vdupq_n_s32(-n);
+            each(a, |a| vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), n)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn shl_i(a: Self::I, n: i32) -> Self::I {
+        unsafe {
+            let n = vdupq_n_s32(n);
+            each(a, |a| vshlq_s32(a, n))
+        }
+    }
+    #[inline(always)]
+    unsafe fn top_byte(a: Self::I) -> Self::I {
+        each(a, |a| unsafe { vshrq_n_s32::<24>(a) })
     }
     #[inline(always)]
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {

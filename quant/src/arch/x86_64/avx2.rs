@@ -17,16 +17,42 @@ pub(super) unsafe fn halves(p: &[*const u8]) -> __m128i {
     }
 }
 
+/// The sums of the first and of the last 16 bytes of 8 rows, a lane for each row.
+#[inline(always)]
+pub(super) unsafe fn halves_of_8(r: &[__m256i]) -> (__m256i, __m256i) {
+    unsafe {
+        let low = _mm256_hadd_epi32(_mm256_hadd_epi32(r[0], r[1]), _mm256_hadd_epi32(r[2], r[3]));
+        let high = _mm256_hadd_epi32(_mm256_hadd_epi32(r[4], r[5]), _mm256_hadd_epi32(r[6], r[7]));
+        (_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high))
+    }
+}
+
+/// [`Simd::gather_words`] of 8 places.
+#[inline(always)]
+unsafe fn words_of_8(p: &[*const u8]) -> [__m256i; 4] {
+    unsafe {
+        let r: [__m256i; 4] =
+            std::array::from_fn(|i| _mm256_loadu2_m128i(p[i + 4].cast(), p[i].cast()));
+        let (a, b) = (_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1]));
+        let (c, d) = (_mm256_unpacklo_epi32(r[2], r[3]), _mm256_unpackhi_epi32(r[2], r[3]));
+        [
+            _mm256_unpacklo_epi64(a, c),
+            _mm256_unpackhi_epi64(a, c),
+            _mm256_unpacklo_epi64(b, d),
+            _mm256_unpackhi_epi64(b, d),
+        ]
+    }
+}
+
 // SAFETY: the methods use what the type's documentation names.
 unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type B = __m256i;
     type S = __m256i;
-    type Scale = __m256i;
     type W = (__m256i, __m256i);
     type I = (__m256i, __m256i);
 
     const PANEL_UNSIGNED: bool = VNNI;
-    const COLUMNS: usize = 2;
+    const COLUMNS: usize = 4;
 
     #[inline(always)]
     unsafe fn load_b(p: *const u8) -> __m256i {
@@ -96,36 +122,17 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { _mm256_setzero_si256() }
     }
     #[inline(always)]
-    unsafe fn scale(first: i16, second: i16) -> __m256i {
-        unsafe { _mm256_set_m128i(_mm_set1_epi16(second), _mm_set1_epi16(first)) }
-    }
-    #[inline(always)]
-    unsafe fn dot_u_scaled(acc: __m256i, w: __m256i, a: __m256i, s: __m256i) -> __m256i {
-        // The scale rides on the widening of pairs, which is needed anyway.
-        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), s)) }
-    }
-    #[inline(always)]
-    unsafe fn dot_s_scaled(acc: __m256i, w: __m256i, a: __m256i, s: __m256i) -> __m256i {
-        unsafe { Self::dot_u_scaled(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w), s) }
-    }
-    #[inline(always)]
-    unsafe fn dot_i16(acc: __m256i, x: *const i16, y: *const i16) -> __m256i {
+    unsafe fn reduce(r: [__m256i; 16]) -> Self::I {
         unsafe {
-            let (x, y) = (_mm256_loadu_si256(x.cast()), _mm256_loadu_si256(y.cast()));
-            _mm256_add_epi32(acc, _mm256_madd_epi16(x, y))
+            let [first, last] = Self::reduce_halves(r);
+            Self::add_i(first, last)
         }
     }
     #[inline(always)]
-    unsafe fn reduce(r: [__m256i; 8]) -> __m256i {
+    unsafe fn reduce_halves(r: [__m256i; 16]) -> [Self::I; 2] {
         unsafe {
-            let low =
-                _mm256_hadd_epi32(_mm256_hadd_epi32(r[0], r[1]), _mm256_hadd_epi32(r[2], r[3]));
-            let high =
-                _mm256_hadd_epi32(_mm256_hadd_epi32(r[4], r[5]), _mm256_hadd_epi32(r[6], r[7]));
-            _mm256_add_epi32(
-                _mm256_permute2x128_si256::<0x20>(low, high),
-                _mm256_permute2x128_si256::<0x31>(low, high),
-            )
+            let (low, high) = (halves_of_8(&r[..8]), halves_of_8(&r[8..]));
+            [(low.0, high.0), (low.1, high.1)]
         }
     }
     #[inline(always)]
@@ -134,24 +141,19 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn dot_u(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+    unsafe fn dot_u(w: __m256i, a: __m256i) -> __m256i {
         unsafe {
             if VNNI {
-                _mm256_dpbusd_avx_epi32(acc, w, a)
+                _mm256_dpbusd_avx_epi32(Self::zero(), w, a)
             } else {
-                let pairs = _mm256_maddubs_epi16(w, a);
-                _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1))
             }
         }
     }
     #[inline(always)]
-    unsafe fn dot_s(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+    unsafe fn dot_s(w: __m256i, a: __m256i) -> __m256i {
         // The sign goes over to the activations; |w| up to 128 times 127, twice, fits 16 bits.
-        unsafe { Self::dot_u(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
-    }
-    #[inline(always)]
-    unsafe fn join(low: __m256i, high: __m256i) -> Self::I {
-        (low, high)
+        unsafe { Self::dot_u(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
     }
     #[inline(always)]
     unsafe fn gather_f16(p: [*const u8; 16]) -> Self::V {
@@ -162,22 +164,36 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { (Self::load_b(p), Self::load_b(p.add(32))) }
     }
     #[inline(always)]
-    unsafe fn dot_w<const SIGNED: bool>(acc: Self::I, w: Self::W, a: i32) -> Self::I {
+    unsafe fn gather_words(p: [*const u8; 16]) -> [Self::I; 4] {
         unsafe {
-            let a = _mm256_set1_epi32(a);
-            if SIGNED {
-                (Self::dot_s(acc.0, w.0, a), Self::dot_s(acc.1, w.1, a))
-            } else {
-                (Self::dot_u(acc.0, w.0, a), Self::dot_u(acc.1, w.1, a))
-            }
+            let (low, high) = (words_of_8(&p[..8]), words_of_8(&p[8..]));
+            std::array::from_fn(|i| (low[i], high[i]))
         }
     }
     #[inline(always)]
-    unsafe fn dot_pairs(acc: Self::I, x: Self::I, y: i32) -> Self::I {
+    unsafe fn low_f16(a: Self::I) -> Self::V {
         unsafe {
-            let y = _mm256_set1_epi32(y);
-            let product = (_mm256_madd_epi16(x.0, y), _mm256_madd_epi16(x.1, y));
-            Self::add_i(acc, product)
+            let half = |a| {
+                // The low halves of each 128 bits' words, then those bits side by side.
+                let low = _mm256_setr_epi64x(0x0d0c_0908_0504_0100, -1, 0x0d0c_0908_0504_0100, -1);
+                let a = _mm256_permute4x64_epi64::<0x08>(_mm256_shuffle_epi8(a, low));
+                _mm256_cvtph_ps(_mm256_castsi256_si128(a))
+            };
+            (half(a.0), half(a.1))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_w<const SIGNED: bool>(acc: Self::I, w: Self::W, a: i32) -> Self::I {
+        unsafe {
+            let a = _mm256_set1_epi32(a);
+            let one = |acc, w| {
+                if VNNI {
+                    return _mm256_dpbusd_avx_epi32(acc, w, a);
+                }
+                let dot = if SIGNED { Self::dot_s(w, a) } else { Self::dot_u(w, a) };
+                _mm256_add_epi32(acc, dot)
+            };
+            (one(acc.0, w.0), one(acc.1, w.1))
         }
     }
     #[inline(always)]
@@ -189,8 +205,41 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { Self::load_w(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn mul_add_i(acc: Self::I, x: Self::I, y: Self::I) -> Self::I {
-        unsafe { Self::add_i(acc, (_mm256_mullo_epi32(x.0, y.0), _mm256_mullo_epi32(x.1, y.1))) }
+    unsafe fn store_i(p: *mut i32, x: Self::I) {
+        unsafe {
+            Self::store_b(p.cast(), x.0);
+            Self::store_b(p.add(8).cast(), x.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I {
+        unsafe { (_mm256_mullo_epi32(a.0, b.0), _mm256_mullo_epi32(a.1, b.1)) }
+    }
+    #[inline(always)]
+    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
+        unsafe { (Self::and(a.0, b.0), Self::and(a.1, b.1)) }
+    }
+    #[inline(always)]
+    unsafe fn or_i(a: Self::I, b: Self::I) -> Self::I {
+        unsafe { (Self::or(a.0, b.0), Self::or(a.1, b.1)) }
+    }
+    #[inline(always)]
+    unsafe fn shr_i(a: Self::I, n: i32) -> Self::I {
+        unsafe {
+            let n = _mm_cvtsi32_si128(n);
+            (_mm256_srl_epi32(a.0, n), _mm256_srl_epi32(a.1, n))
+        }
+    }
+    #[inline(always)]
+    unsafe fn shl_i(a: Self::I, n: i32) -> Self::I {
+        unsafe {
+            let n = _mm_cvtsi32_si128(n);
+            (_mm256_sll_epi32(a.0, n), _mm256_sll_epi32(a.1, n))
+        }
+    }
+    #[inline(always)]
+    unsafe fn top_byte(a: Self::I) -> Self::I {
+        unsafe { (_mm256_srai_epi32::<24>(a.0), _mm256_srai_epi32::<24>(a.1)) }
     }
     #[inline(always)]
     unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::halves;
+use super::avx2::{halves, halves_of_8};
 use super::lanes::Avx512;
 use crate::simd::Simd;
 
@@ -12,7 +12,6 @@ use crate::simd::Simd;
 unsafe impl Simd for Avx512 {
     type B = __m256i;
     type S = __m256i;
-    type Scale = __m256i;
     type W = __m512i;
     type I = __m512i;
 
@@ -87,36 +86,18 @@ unsafe impl Simd for Avx512 {
         unsafe { _mm256_setzero_si256() }
     }
     #[inline(always)]
-    unsafe fn scale(first: i16, second: i16) -> __m256i {
-        unsafe { _mm256_set_m128i(_mm_set1_epi16(second), _mm_set1_epi16(first)) }
-    }
-    #[inline(always)]
-    unsafe fn dot_u_scaled(acc: __m256i, w: __m256i, a: __m256i, s: __m256i) -> __m256i {
-        // The scale rides on the widening of pairs, which is needed anyway.
-        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), s)) }
-    }
-    #[inline(always)]
-    unsafe fn dot_s_scaled(acc: __m256i, w: __m256i, a: __m256i, s: __m256i) -> __m256i {
-        unsafe { Self::dot_u_scaled(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w), s) }
-    }
-    #[inline(always)]
-    unsafe fn dot_i16(acc: __m256i, x: *const i16, y: *const i16) -> __m256i {
+    unsafe fn reduce(r: [__m256i; 16]) -> __m512i {
         unsafe {
-            let (x, y) = (_mm256_loadu_si256(x.cast()), _mm256_loadu_si256(y.cast()));
-            _mm256_add_epi32(acc, _mm256_madd_epi16(x, y))
+            let [first, last] = Self::reduce_halves(r);
+            _mm512_add_epi32(first, last)
         }
     }
     #[inline(always)]
-    unsafe fn reduce(r: [__m256i; 8]) -> __m256i {
+    unsafe fn reduce_halves(r: [__m256i; 16]) -> [__m512i; 2] {
         unsafe {
-            let low =
-                _mm256_hadd_epi32(_mm256_hadd_epi32(r[0], r[1]), _mm256_hadd_epi32(r[2], r[3]));
-            let high =
-                _mm256_hadd_epi32(_mm256_hadd_epi32(r[4], r[5]), _mm256_hadd_epi32(r[6], r[7]));
-            _mm256_add_epi32(
-                _mm256_permute2x128_si256::<0x20>(low, high),
-                _mm256_permute2x128_si256::<0x31>(low, high),
-            )
+            let (low, high) = (halves_of_8(&r[..8]), halves_of_8(&r[8..]));
+            let join = |a, b| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
+            [join(low.0, high.0), join(low.1, high.1)]
         }
     }
     #[inline(always)]
@@ -125,16 +106,12 @@ unsafe impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn dot_u(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        unsafe { _mm256_dpbusd_epi32(acc, w, a) }
+    unsafe fn dot_u(w: __m256i, a: __m256i) -> __m256i {
+        unsafe { _mm256_dpbusd_epi32(Self::zero(), w, a) }
     }
     #[inline(always)]
-    unsafe fn dot_s(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
-        unsafe { Self::dot_u(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
-    }
-    #[inline(always)]
-    unsafe fn join(low: __m256i, high: __m256i) -> __m512i {
-        unsafe { _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high) }
+    unsafe fn dot_s(w: __m256i, a: __m256i) -> __m256i {
+        unsafe { Self::dot_u(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
     }
     #[inline(always)]
     unsafe fn gather_f16(p: [*const u8; 16]) -> __m512 {
@@ -150,8 +127,27 @@ unsafe impl Simd for Avx512 {
         unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(a)) }
     }
     #[inline(always)]
-    unsafe fn dot_pairs(acc: __m512i, x: __m512i, y: i32) -> __m512i {
-        unsafe { _mm512_dpwssd_epi32(acc, x, _mm512_set1_epi32(y)) }
+    unsafe fn gather_words(p: [*const u8; 16]) -> [__m512i; 4] {
+        unsafe {
+            let r: [__m512i; 4] = std::array::from_fn(|i| {
+                let four = [p[i], p[i + 4], p[i + 8], p[i + 12]].map(|p| _mm_loadu_si128(p.cast()));
+                let low = _mm256_set_m128i(four[1], four[0]);
+                let high = _mm256_set_m128i(four[3], four[2]);
+                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+            });
+            let (a, b) = (_mm512_unpacklo_epi32(r[0], r[1]), _mm512_unpackhi_epi32(r[0], r[1]));
+            let (c, d) = (_mm512_unpacklo_epi32(r[2], r[3]), _mm512_unpackhi_epi32(r[2], r[3]));
+            [
+                _mm512_unpacklo_epi64(a, c),
+                _mm512_unpackhi_epi64(a, c),
+                _mm512_unpacklo_epi64(b, d),
+                _mm512_unpackhi_epi64(b, d),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn low_f16(a: __m512i) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
     }
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> __m512i {
@@ -162,8 +158,32 @@ unsafe impl Simd for Avx512 {
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn mul_add_i(acc: __m512i, x: __m512i, y: __m512i) -> __m512i {
-        unsafe { _mm512_add_epi32(acc, _mm512_mullo_epi32(x, y)) }
+    unsafe fn store_i(p: *mut i32, x: __m512i) {
+        unsafe { _mm512_storeu_si512(p.cast(), x) }
+    }
+    #[inline(always)]
+    unsafe fn mul_i(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_mullo_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn and_i(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn or_i(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shr_i(a: __m512i, n: i32) -> __m512i {
+        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)) }
+    }
+    #[inline(always)]
+    unsafe fn shl_i(a: __m512i, n: i32) -> __m512i {
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)) }
+    }
+    #[inline(always)]
+    unsafe fn top_byte(a: __m512i) -> __m512i {
+        unsafe { _mm512_srai_epi32::<24>(a) }
     }
     #[inline(always)]
     unsafe fn add_i(a: __m512i, b: __m512i) -> __m512i {
