@@ -8,12 +8,21 @@
 //! `d` (f32 per 32), the sums of each 16 and of each 32 codes (i32), and the same sums times `d`
 //! (f32). The sums serve zero points and minimums. Weights that are floats take the row as f32,
 //! in the first section.
+//!
+//! More than [`FEW`] rows lie in groups of [`GROUP`], interleaved by words of 4 bytes: word 0 of
+//! each row of the group (4 codes, or one scale or sum), then word 1 of each. A panel kernel then
+//! reads what it needs at one address, one item after the other.
 
 use crate::par::Team;
 use crate::table::KernelTable;
 use crate::types::Act;
 
-/// Where the sections of a row are.
+/// Rows that are interleaved, if there are many.
+pub const GROUP: usize = 8;
+/// Rows up to which they are not: those are the columns that a kernel multiplies straight away.
+pub const FEW: usize = 8;
+
+/// Where the sections of a row, or of a group of rows, are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActLayout {
     /// Values in a row.
@@ -30,8 +39,10 @@ pub struct ActLayout {
     pub total16: usize,
     /// Offset of the sums of 32 values.
     pub total32: usize,
-    /// Bytes from a row to the next.
+    /// Bytes from a row or group to the next.
     pub stride: usize,
+    /// Rows interleaved: [`GROUP`], or 1.
+    pub group: usize,
 }
 
 fn pad(bytes: usize) -> usize {
@@ -39,20 +50,22 @@ fn pad(bytes: usize) -> usize {
 }
 
 impl ActLayout {
-    /// The layout of rows of `k` values, which must be whole blocks of `act`.
-    pub fn new(act: Act, k: usize) -> ActLayout {
+    /// The layout of `n` rows of `k` values, which must be whole blocks of `act`.
+    pub fn new(act: Act, k: usize, n: usize) -> ActLayout {
         if act != Act::Q8 {
             let stride = pad(4 * k);
             let [d, sum16, sum32, total16, total32] = [stride; 5];
-            return ActLayout { k, act, d, sum16, sum32, total16, total32, stride };
+            return ActLayout { k, act, d, sum16, sum32, total16, total32, stride, group: 1 };
         }
-        let (by16, by32) = (pad(4 * (k / 16)), pad(4 * (k / 32)));
-        let d = pad(k);
+        let group = if n > FEW { GROUP } else { 1 };
+        let (by16, by32) = (group * pad(4 * (k / 16)), group * pad(4 * (k / 32)));
+        let d = group * pad(k);
         let sum16 = d + by32;
         let sum32 = sum16 + by16;
         let total16 = sum32 + by32;
         let total32 = total16 + by16;
-        ActLayout { k, act, d, sum16, sum32, total16, total32, stride: total32 + by32 }
+        let stride = total32 + by32;
+        ActLayout { k, act, d, sum16, sum32, total16, total32, stride, group }
     }
 }
 
@@ -71,7 +84,7 @@ impl Activations {
     /// Memory for up to `n` rows of up to `k` values as `act`.
     pub fn with_capacity(act: Act, k: usize, n: usize) -> Activations {
         Activations {
-            layout: ActLayout::new(act, 0),
+            layout: ActLayout::new(act, 0, 0),
             n: 0,
             buf: vec![Line([0; 64]); Self::bytes_for(act, k, n) / 64],
         }
@@ -79,7 +92,8 @@ impl Activations {
 
     /// Bytes that [`with_capacity`](Self::with_capacity) allocates.
     pub fn bytes_for(act: Act, k: usize, n: usize) -> usize {
-        ActLayout::new(act, k.next_multiple_of(256)).stride * n
+        let layout = ActLayout::new(act, k.next_multiple_of(256), n);
+        layout.stride * n.div_ceil(layout.group)
     }
 
     /// The layout of the rows held.
@@ -92,9 +106,10 @@ impl Activations {
         self.n
     }
 
-    /// The rows' bytes, `layout().stride` for each.
+    /// The rows' bytes, `layout().stride` for each row or group.
     pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.buf)[..self.n * self.layout.stride]
+        let bytes = self.n.div_ceil(self.layout.group) * self.layout.stride;
+        &bytemuck::cast_slice(&self.buf)[..bytes]
     }
 
     /// Quantizes `x`, rows of `k` values, to the format that the memory was made for.
@@ -103,30 +118,35 @@ impl Activations {
     /// If `x` is not whole rows, `k` not whole blocks, or the memory too small.
     pub fn quantize(&mut self, team: &mut Team<'_>, table: &KernelTable, k: usize, x: &[f32]) {
         let act = self.layout.act;
-        let layout = ActLayout::new(act, k);
         assert!(k > 0 && x.len().is_multiple_of(k), "activations are whole rows");
         assert!(act != Act::Q8 || k.is_multiple_of(32));
         let n = x.len() / k;
+        let layout = ActLayout::new(act, k, n);
         self.layout = layout;
         self.n = n;
         let lines = layout.stride / 64;
-        let rows = &mut self.buf[..n * lines];
+        let groups = &mut self.buf[..n.div_ceil(layout.group) * lines];
         let quantize = table.ops().quantize;
-        let one = |i: usize, row: &mut [Line]| {
-            // SAFETY: the row is `stride` bytes of the layout, aligned to 64, and the kernel was
-            // installed because the CPU has what it needs.
-            unsafe { quantize(&layout, &x[i * k..(i + 1) * k], bytemuck::cast_slice_mut(row)) }
+        let one = |i: usize, group: &mut [Line]| {
+            let group = bytemuck::cast_slice_mut(group);
+            let first = i * layout.group;
+            for (c, x) in x[first * k..].chunks_exact(k).take(layout.group).enumerate() {
+                // SAFETY: the group is `stride` bytes of the layout, aligned to 64, and the kernel
+                // was installed because the CPU has what it needs.
+                unsafe { quantize(&layout, x, group, c) }
+            }
         };
         // A row costs about as much as handing it out, below this.
         if n == 1 || n * k < 8192 {
-            for (i, row) in rows.chunks_mut(lines).enumerate() {
-                one(i, row);
+            for (i, group) in groups.chunks_mut(lines).enumerate() {
+                one(i, group);
             }
         } else {
-            let per = n.div_ceil(4 * team.n_threads()).max(1);
-            team.for_chunks(rows, lines * per, |c, rows, _| {
-                for (j, row) in rows.chunks_mut(lines).enumerate() {
-                    one(c * per + j, row);
+            let count = n.div_ceil(layout.group);
+            let per = count.div_ceil(4 * team.n_threads()).max(1);
+            team.for_chunks(groups, lines * per, |c, groups, _| {
+                for (j, group) in groups.chunks_mut(lines).enumerate() {
+                    one(c * per + j, group);
                 }
             });
         }

@@ -127,6 +127,7 @@ pub fn matmul(team: &mut Team<'_>, table: &KernelTable, products: &mut [Product<
             rows: start..end,
             out: outs[i].get(),
             ldo: p.w.rows,
+            unpack: None,
             scratch,
         };
         // SAFETY: the sizes were checked above; chunks of a product are disjoint ranges of rows,

@@ -35,7 +35,7 @@ pub enum Activation {
 /// the methods of the same names check.
 #[derive(Clone, Copy)]
 pub struct Ops {
-    pub(crate) quantize: unsafe fn(&ActLayout, &[f32], &mut [u8]),
+    pub(crate) quantize: unsafe fn(&ActLayout, &[f32], &mut [u8], usize),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) rms_norm_in_place: unsafe fn(&mut [f32], &[f32], f32),
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
@@ -167,22 +167,13 @@ pub(crate) mod body {
     }
 
     #[inline(always)]
-    pub unsafe fn quantize<L: Lanes>(layout: &ActLayout, x: &[f32], row: &mut [u8]) {
+    pub unsafe fn quantize<L: Lanes>(layout: &ActLayout, x: &[f32], group: &mut [u8], c: usize) {
         if layout.act != Act::Q8 {
-            row[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x));
+            group[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x));
             return;
         }
-        let (q, rest) = row.split_at_mut(layout.d);
-        let (d, rest) = rest.split_at_mut(layout.sum16 - layout.d);
-        let (sum16, rest) = rest.split_at_mut(layout.sum32 - layout.sum16);
-        let (sum32, rest) = rest.split_at_mut(layout.total16 - layout.sum32);
-        let (total16, total32) = rest.split_at_mut(layout.total32 - layout.total16);
-        let q: &mut [i8] = bytemuck::cast_slice_mut(q);
-        let d: &mut [f32] = bytemuck::cast_slice_mut(d);
-        let sum16: &mut [i32] = bytemuck::cast_slice_mut(sum16);
-        let sum32: &mut [i32] = bytemuck::cast_slice_mut(sum32);
-        let total16: &mut [f32] = bytemuck::cast_slice_mut(total16);
-        let total32: &mut [f32] = bytemuck::cast_slice_mut(total32);
+        let words: &mut [[u8; 4]] = bytemuck::cast_slice_mut(group);
+        let at = |section: usize, i: usize| section / 4 + i * layout.group + c;
         for (b, x) in x.chunks_exact(32).enumerate() {
             unsafe {
                 let x = [L::load(x.as_ptr()), L::load(x.as_ptr().add(16))];
@@ -190,19 +181,27 @@ pub(crate) mod body {
                 let top = L::max(L::abs(x[1]), L::max(L::abs(x[0]), L::splat(0.0)));
                 let top =
                     L::to_array(top).into_iter().fold(0.0f32, |a, b| if b > a { b } else { a });
-                d[b] = top / 127.0;
+                let d = top / 127.0;
                 let inverse = L::splat(if top > 0.0 { 127.0 / top } else { 0.0 });
                 let (low, high) = (L::splat(-127.0), L::splat(127.0));
-                for (i, x) in x.into_iter().enumerate() {
+                let mut q = [0i8; 32];
+                for (x, q) in x.into_iter().zip(q.chunks_exact_mut(16)) {
                     let y = L::min(L::max(L::mul(x, inverse), low), high);
-                    let q = &mut q[32 * b + 16 * i..][..16];
                     L::store_i8_rounded(q.as_mut_ptr(), L::add(y, L::splat(ROUND)));
-                    let sum: i32 = q.iter().map(|q| i32::from(*q)).sum();
-                    sum16[2 * b + i] = sum;
-                    total16[2 * b + i] = d[b] * sum as f32;
                 }
-                sum32[b] = sum16[2 * b] + sum16[2 * b + 1];
-                total32[b] = d[b] * sum32[b] as f32;
+                for (i, q) in bytemuck::cast_slice::<i8, [u8; 4]>(&q).iter().enumerate() {
+                    words[at(0, 8 * b + i)] = *q;
+                }
+                let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>();
+                let sums = [sum(&q[..16]), sum(&q[16..])];
+                for (i, sum) in sums.into_iter().enumerate() {
+                    words[at(layout.sum16, 2 * b + i)] = sum.to_ne_bytes();
+                    words[at(layout.total16, 2 * b + i)] = (d * sum as f32).to_ne_bytes();
+                }
+                let sum = sums[0] + sums[1];
+                words[at(layout.d, b)] = d.to_ne_bytes();
+                words[at(layout.sum32, b)] = sum.to_ne_bytes();
+                words[at(layout.total32, b)] = (d * sum as f32).to_ne_bytes();
             }
         }
     }
@@ -413,8 +412,8 @@ macro_rules! instantiate_ops {
             type L = $lanes;
 
             $(#[$attr])*
-            unsafe fn quantize(layout: &ActLayout, x: &[f32], row: &mut [u8]) {
-                unsafe { body::quantize::<L>(layout, x, row) }
+            unsafe fn quantize(layout: &ActLayout, x: &[f32], group: &mut [u8], c: usize) {
+                unsafe { body::quantize::<L>(layout, x, group, c) }
             }
             $(#[$attr])*
             unsafe fn rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {

@@ -32,6 +32,8 @@ pub struct GemmArgs<'a> {
     pub out: *mut f32,
     /// Elements from a column of the product to the next.
     pub ldo: usize,
+    /// How formats are unpacked that share the kernels of a shape: set by what calls those.
+    pub unpack: Option<generic::source::Unpack>,
     /// The thread's own memory.
     pub scratch: &'a mut Scratch,
 }

@@ -5,7 +5,7 @@
 
 use std::mem::offset_of;
 
-use super::source::{Params, Units};
+use super::source::{Cache, Params, Units, Words};
 use crate::formats::iq4::VALUES as IQ4;
 use crate::formats::mxfp4::VALUES as FP4;
 use crate::formats::*;
@@ -25,33 +25,118 @@ pub unsafe trait Codes: IntBlock {
     /// The largest code without sign.
     const TOP: i32 = 127;
 
-    /// Codes `32 j .. 32 j + 32` of the unit at `p`.
-    unsafe fn codes<S: Simd>(p: *const u8, j: usize) -> S::B;
+    /// Codes `32 J .. 32 J + 32` of 16 units, after those before them.
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S>;
     /// The scales of 16 units.
     unsafe fn params<S: Simd>(p: &Units) -> Params<S>;
 }
 
+/// 32 bytes of 16 rows, at `offset` of each.
 #[inline(always)]
-unsafe fn f16_at<S: Simd>(p: &Units, offset: usize) -> S::V {
-    unsafe { S::gather_f16(p.map(|p| p.add(offset))) }
+pub(super) unsafe fn load_32<S: Simd>(p: &Units, offset: usize) -> Words<S> {
+    unsafe {
+        let [a, b, c, d] = S::gather_words(p, offset);
+        let [e, f, g, h] = S::gather_words(p, offset + 16);
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
+/// The half-precision values at `offset` of blocks of `bytes` bytes.
+#[inline(always)]
+unsafe fn f16_at<S: Simd>(p: &Units, offset: usize, bytes: usize) -> S::V {
+    unsafe {
+        if offset + 16 <= bytes {
+            S::low_f16(S::gather_words(p, offset)[0])
+        } else {
+            S::low_f16(S::shr_i(S::gather_words(p, offset - 14)[3], 16))
+        }
+    }
 }
 
 #[inline(always)]
-unsafe fn minus_f16_at<S: Simd>(p: &Units, offset: usize) -> S::V {
-    unsafe { S::mul(f16_at::<S>(p, offset), S::splat(-1.0)) }
+unsafe fn minus<S: Simd>(x: S::V) -> S::V {
+    unsafe { S::mul(x, S::splat(-1.0)) }
 }
 
-/// `params` of a unit of 32: a half-precision `d`, and a minimum.
+/// Bits `at .. at + n` of each byte, as its lowest.
+#[inline(always)]
+unsafe fn bytes_bits<S: Simd>(words: &Words<S>, at: usize, n: usize) -> Words<S> {
+    let mask = 0x0101_0101 * ((1 << n) - 1);
+    words.map(|w| unsafe {
+        let w = if at == 0 { w } else { S::shr_i(w, at as i32) };
+        S::and_i(w, S::splat_i(mask))
+    })
+}
+
+/// Adds bit `from` of each byte of `high` as bit `to` of the bytes of `low`.
+#[inline(always)]
+unsafe fn add_bit<S: Simd>(low: Words<S>, high: &Words<S>, from: usize, to: usize) -> Words<S> {
+    unsafe { add_bits::<S>(low, high, from, to, 1) }
+}
+
+/// Adds bits `from .. from + n` of each byte of `high` as bits `to .. to + n` of the bytes of `low`.
+#[inline(always)]
+unsafe fn add_bits<S: Simd>(
+    low: Words<S>,
+    high: &Words<S>,
+    from: usize,
+    to: usize,
+    n: usize,
+) -> Words<S> {
+    let mask = (0x0101_0101 * ((1 << n) - 1)) << to;
+    std::array::from_fn(|i| unsafe {
+        let moved = if from >= to {
+            S::shr_i(high[i], (from - to) as i32)
+        } else {
+            S::shl_i(high[i], (to - from) as i32)
+        };
+        S::or_i(low[i], S::and_i(moved, S::splat_i(mask)))
+    })
+}
+
+/// 32 codes of which 16 bytes hold the low halves first: their low nibbles, then the high ones.
+#[inline(always)]
+unsafe fn nibbles<S: Simd>(p: &Units, offset: usize) -> Words<S> {
+    unsafe {
+        let [a, b, c, d] = S::gather_words(p, offset);
+        let mask = S::splat_i(0x0f0f_0f0f);
+        let low = |w| S::and_i(w, mask);
+        let high = |w| S::and_i(S::shr_i(w, 4), mask);
+        [low(a), low(b), low(c), low(d), high(a), high(b), high(c), high(d)]
+    }
+}
+
+/// Nibbles with the bits of `qh`, one for each code, above them.
+#[inline(always)]
+unsafe fn five_bits<S: Simd>(low: Words<S>, qh: S::I) -> Words<S> {
+    std::array::from_fn(|i| unsafe {
+        let four = S::and_i(S::shr_i(qh, 4 * i as i32), S::splat_i(15));
+        // Bit `b` goes to bit 8 b + 4: the factor has bits 4, 11, 18 and 25, and no two products
+        // of bits meet.
+        let spread = S::mul_i(four, S::splat_i(0x0204_0810));
+        S::or_i(low[i], S::and_i(spread, S::splat_i(0x1010_1010)))
+    })
+}
+
+/// `params` of a unit of 32: a half-precision `d`, and a minimum after it.
 macro_rules! f16_d {
-    ($block:ty $(, $min:ident)?) => {
+    ($block:ty) => {
         #[inline(always)]
         unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
             unsafe {
-                Params {
-                    d: f16_at::<S>(p, offset_of!($block, d)),
-                    $(dmin: f16_at::<S>(p, offset_of!($block, $min)),)?
-                    ..Params::zero()
-                }
+                let d = f16_at::<S>(p, offset_of!($block, d), size_of::<$block>());
+                Params { d, ..Params::zero() }
+            }
+        }
+    };
+    ($block:ty, m) => {
+        #[inline(always)]
+        unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
+            const { assert!(offset_of!($block, d) == 0 && offset_of!($block, m) == 2) };
+            unsafe {
+                let [both, ..] = S::gather_words(p, 0);
+                let (d, dmin) = (S::low_f16(both), S::low_f16(S::shr_i(both, 16)));
+                Params { d, dmin, ..Params::zero() }
             }
         }
     };
@@ -77,7 +162,7 @@ macro_rules! six_bit_params {
         unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
             const { assert!(offset_of!($block, d) == 0 && offset_of!($block, scales) == 4) };
             unsafe {
-                let [d, a, b, c] = S::gather_words(*p);
+                let [d, a, b, c] = S::gather_words(p, 0);
                 let mut params = Params::zero();
                 for j in 0..4 {
                     let at = 8 * j as i32;
@@ -89,7 +174,7 @@ macro_rules! six_bit_params {
                     params.min[4 + j] = S::to_f32(six_bits::<S>(low, high, 0));
                 }
                 params.d = S::low_f16(d);
-                params.dmin = S::mul(S::low_f16(S::shr_i(d, 16)), S::splat(-1.0));
+                params.dmin = minus::<S>(S::low_f16(S::shr_i(d, 16)));
                 params
             }
         }
@@ -102,8 +187,8 @@ unsafe impl Codes for BlockQ4_0 {
     const TOP: i32 = 15;
     f16_d!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, _: usize) -> S::B {
-        unsafe { S::nibbles(p.add(offset_of!(Self, qs))) }
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+        unsafe { nibbles::<S>(p, offset_of!(Self, qs)) }
     }
 }
 
@@ -113,16 +198,8 @@ unsafe impl Codes for BlockQ4_1 {
     const TOP: i32 = 15;
     f16_d!(Self, m);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, _: usize) -> S::B {
-        unsafe { S::nibbles(p.add(offset_of!(Self, qs))) }
-    }
-}
-
-#[inline(always)]
-unsafe fn five_bits<S: Simd>(qs: *const u8, qh: *const u8) -> S::B {
-    unsafe {
-        let high = u32::from_le(qh.cast::<u32>().read_unaligned());
-        S::or(S::nibbles(qs), S::bits(high, 0x10))
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+        unsafe { nibbles::<S>(p, offset_of!(Self, qs)) }
     }
 }
 
@@ -132,8 +209,13 @@ unsafe impl Codes for BlockQ5_0 {
     const TOP: i32 = 31;
     f16_d!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, _: usize) -> S::B {
-        unsafe { five_bits::<S>(p.add(offset_of!(Self, qs)), p.add(offset_of!(Self, qh))) }
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+        unsafe {
+            const { assert!(offset_of!(Self, qh) == 2) };
+            let [a, b, ..] = S::gather_words(p, 0);
+            let qh = S::or_i(S::shr_i(a, 16), S::shl_i(b, 16));
+            five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), qh)
+        }
     }
 }
 
@@ -143,8 +225,11 @@ unsafe impl Codes for BlockQ5_1 {
     const TOP: i32 = 31;
     f16_d!(Self, m);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, _: usize) -> S::B {
-        unsafe { five_bits::<S>(p.add(offset_of!(Self, qs)), p.add(offset_of!(Self, qh))) }
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+        unsafe {
+            let [qh, ..] = S::gather_words(p, offset_of!(Self, qh));
+            five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), qh)
+        }
     }
 }
 
@@ -153,8 +238,8 @@ unsafe impl Codes for BlockQ8_0 {
     const SIGNED: bool = true;
     f16_d!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, _: usize) -> S::B {
-        unsafe { S::load_b(p.add(offset_of!(Self, qs))) }
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+        unsafe { load_32::<S>(p, offset_of!(Self, qs)) }
     }
 }
 
@@ -163,8 +248,8 @@ unsafe impl Codes for BlockIQ4NL {
     const SIGNED: bool = true;
     f16_d!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, _: usize) -> S::B {
-        unsafe { S::lookup(&IQ4, S::nibbles(p.add(offset_of!(Self, qs)))) }
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+        unsafe { nibbles::<S>(p, offset_of!(Self, qs)).map(|w| S::lookup(&IQ4, w)) }
     }
 }
 
@@ -179,27 +264,9 @@ unsafe impl Codes for BlockMXFP4 {
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, _: usize) -> S::B {
-        unsafe { S::lookup(&FP4, S::nibbles(p.add(offset_of!(Self, qs)))) }
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+        unsafe { nibbles::<S>(p, offset_of!(Self, qs)).map(|w| S::lookup(&FP4, w)) }
     }
-}
-
-/// Bits `2 j` and `2 j + 1` of 32 bytes.
-#[inline(always)]
-unsafe fn two_bits<S: Simd>(p: *const u8, j: usize) -> S::B {
-    unsafe { S::and(S::shr(S::load_b(p), 2 * j as i32), S::splat_b(3)) }
-}
-
-/// The low or high nibbles of 32 bytes.
-#[inline(always)]
-unsafe fn nibbles_of<S: Simd>(p: *const u8, high: usize) -> S::B {
-    unsafe { S::and(S::shr(S::load_b(p), 4 * high as i32), S::splat_b(15)) }
-}
-
-/// Bit `j` of 32 bytes, moved to bit `to`.
-#[inline(always)]
-unsafe fn bit_of<S: Simd>(p: *const u8, j: usize, to: i32) -> S::B {
-    unsafe { S::shl(S::and(S::shr(S::load_b(p), j as i32), S::splat_b(1)), to) }
 }
 
 unsafe impl Codes for BlockQ2K {
@@ -209,21 +276,29 @@ unsafe impl Codes for BlockQ2K {
     #[inline(always)]
     unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
         unsafe {
-            let words = S::gather_words(p.map(|p| p.add(offset_of!(Self, scales))));
+            let words = S::gather_words(p, offset_of!(Self, scales));
             let mut params = Params::zero();
             for j in 0..16 {
                 let at = 8 * (j % 4) as i32;
                 params.scale[j] = bits_of::<S>(words[j / 4], at, 4);
                 params.min[j] = S::to_f32(bits_of::<S>(words[j / 4], at + 4, 4));
             }
-            params.d = f16_at::<S>(p, offset_of!(Self, d));
-            params.dmin = minus_f16_at::<S>(p, offset_of!(Self, dmin));
+            // The block ends with both.
+            const { assert!(offset_of!(Self, d) + 4 == size_of::<Self>()) };
+            let last = S::gather_words(p, size_of::<Self>() - 16)[3];
+            params.d = S::low_f16(last);
+            params.dmin = minus::<S>(S::low_f16(S::shr_i(last, 16)));
             params
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, j: usize) -> S::B {
-        unsafe { two_bits::<S>(p.add(offset_of!(Self, qs) + 32 * (j / 4)), j % 4) }
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
+        unsafe {
+            if J.is_multiple_of(4) {
+                cache.0[0] = load_32::<S>(p, offset_of!(Self, qs) + 8 * J);
+            }
+            bytes_bits::<S>(&cache.0[0], 2 * (J % 4), 2)
+        }
     }
 }
 
@@ -235,7 +310,7 @@ unsafe impl Codes for BlockQ3K {
     unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
         unsafe {
             // The block ends with the scales and `d`: two bytes before them make it four words.
-            let words = S::gather_words(p.map(|p| p.add(offset_of!(Self, scales) - 2)));
+            let words = S::gather_words(p, offset_of!(Self, scales) - 2);
             let join = |i: usize| S::or_i(S::shr_i(words[i], 16), S::shl_i(words[i + 1], 16));
             let low = [join(0), join(1)];
             let high = join(2);
@@ -251,10 +326,15 @@ unsafe impl Codes for BlockQ3K {
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, j: usize) -> S::B {
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
         unsafe {
-            let low = two_bits::<S>(p.add(offset_of!(Self, qs) + 32 * (j / 4)), j % 4);
-            S::or(low, bit_of::<S>(p.add(offset_of!(Self, hmask)), j, 2))
+            if J.is_multiple_of(4) {
+                cache.0[0] = load_32::<S>(p, offset_of!(Self, qs) + 8 * J);
+            }
+            if J == 0 {
+                cache.0[1] = load_32::<S>(p, offset_of!(Self, hmask));
+            }
+            add_bit::<S>(bytes_bits::<S>(&cache.0[0], 2 * (J % 4), 2), &cache.0[1], J, 2)
         }
     }
 }
@@ -265,8 +345,13 @@ unsafe impl Codes for BlockQ4K {
     const TOP: i32 = 15;
     six_bit_params!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, j: usize) -> S::B {
-        unsafe { nibbles_of::<S>(p.add(offset_of!(Self, qs) + 32 * (j / 2)), j % 2) }
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
+        unsafe {
+            if J.is_multiple_of(2) {
+                cache.0[0] = load_32::<S>(p, offset_of!(Self, qs) + 16 * J);
+            }
+            bytes_bits::<S>(&cache.0[0], 4 * (J % 2), 4)
+        }
     }
 }
 
@@ -276,10 +361,15 @@ unsafe impl Codes for BlockQ5K {
     const TOP: i32 = 31;
     six_bit_params!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, j: usize) -> S::B {
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
         unsafe {
-            let low = nibbles_of::<S>(p.add(offset_of!(Self, qs) + 32 * (j / 2)), j % 2);
-            S::or(low, bit_of::<S>(p.add(offset_of!(Self, qh)), j, 4))
+            if J.is_multiple_of(2) {
+                cache.0[0] = load_32::<S>(p, offset_of!(Self, qs) + 16 * J);
+            }
+            if J == 0 {
+                cache.0[1] = load_32::<S>(p, offset_of!(Self, qh));
+            }
+            add_bit::<S>(bytes_bits::<S>(&cache.0[0], 4 * (J % 2), 4), &cache.0[1], J, 4)
         }
     }
 }
@@ -291,23 +381,28 @@ unsafe impl Codes for BlockQ6K {
     #[inline(always)]
     unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
         unsafe {
-            let words = S::gather_words(p.map(|p| p.add(offset_of!(Self, scales))));
+            let words = S::gather_words(p, offset_of!(Self, scales));
             let mut params = Params::zero();
             for j in 0..16 {
                 params.scale[j] = S::top_byte(S::shl_i(words[j / 4], 24 - 8 * (j % 4) as i32));
             }
-            params.d = f16_at::<S>(p, offset_of!(Self, d));
+            params.d = f16_at::<S>(p, offset_of!(Self, d), size_of::<Self>());
             params
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, j: usize) -> S::B {
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
         unsafe {
-            let (n, j) = (j / 4, j % 4);
-            let ql = p.add(offset_of!(Self, ql) + 64 * n + 32 * (j % 2));
-            let low = nibbles_of::<S>(ql, j / 2);
-            let high = two_bits::<S>(p.add(offset_of!(Self, qh) + 32 * n), j);
-            S::or(low, S::shl(high, 4))
+            // 128 codes: 64 bytes of nibbles, the low ones first, and 32 bytes of two bits.
+            let (n, j) = (J / 4, J % 4);
+            if j < 2 {
+                cache.0[j] = load_32::<S>(p, offset_of!(Self, ql) + 64 * n + 32 * j);
+            }
+            if j == 0 {
+                cache.0[2] = load_32::<S>(p, offset_of!(Self, qh) + 32 * n);
+            }
+            let low = bytes_bits::<S>(&cache.0[j % 2], 4 * (j / 2), 4);
+            add_bits::<S>(low, &cache.0[2], 2 * j, 4, 2)
         }
     }
 }
@@ -320,7 +415,7 @@ unsafe impl Codes for BlockIQ4XS {
         unsafe {
             const { assert!(offset_of!(Self, d) == 0 && offset_of!(Self, scales_l) == 4) };
             // `d` and the high bits of the scales, then their low bits.
-            let [first, low, ..] = S::gather_words(*p);
+            let [first, low, ..] = S::gather_words(p, 0);
             let mut params = Params::zero();
             for j in 0..8 {
                 let low = bits_of::<S>(low, 4 * j as i32, 4);
@@ -332,7 +427,7 @@ unsafe impl Codes for BlockIQ4XS {
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: *const u8, j: usize) -> S::B {
-        unsafe { S::lookup(&IQ4, S::nibbles(p.add(offset_of!(Self, qs) + 16 * j))) }
+    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+        unsafe { nibbles::<S>(p, offset_of!(Self, qs) + 16 * J).map(|w| S::lookup(&IQ4, w)) }
     }
 }

@@ -1,9 +1,10 @@
-//! One column: 16 rows in flight, lanes are rows after a joint reduction.
+//! Few columns: the weights of 16 rows are unpacked into registers and used at once.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{ROWS, Source, Units};
-use crate::formats::IntBlock;
+use super::source::{Cache, Params, ROWS, Source, Units, codes, flipped, less_zero};
+use super::store_rows;
+use crate::act::ActLayout;
 use crate::simd::Simd;
 use crate::table::GemmArgs;
 
@@ -18,16 +19,21 @@ unsafe fn prefetch<S: Simd>(p: *const u8, bytes: usize) {
     }
 }
 
-/// Rows `row..row + n` (up to 16) of the weights times column `col`.
+/// Rows `row..row + n` (up to 16) of the weights times columns `col..col + C`.
 ///
 /// # Safety
-/// As for [`GemmFn`](crate::table::GemmFn).
+/// As for [`GemmFn`](crate::table::GemmFn); the layout is of single columns.
 #[inline(always)]
-pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: usize, col: usize) {
+pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
+    args: &mut GemmArgs<'_>,
+    row: usize,
+    n: usize,
+    col: usize,
+) {
     unsafe {
         let stage = args.scratch.as_mut_ptr();
         let layout = args.layout;
-        let x = args.act.add(col * layout.stride);
+        let x: [*const u8; C] = std::array::from_fn(|c| args.act.add((col + c) * layout.stride));
         let first = args.w.add(row * args.row_bytes);
         // Rows past the end repeat the last one; their results are not stored.
         let p: Units = std::array::from_fn(|r| first.add(r.min(n - 1) * args.row_bytes));
@@ -36,53 +42,80 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: u
         let next = first.wrapping_add(ROWS * args.row_bytes);
         let units = layout.k / T::UNIT;
         let step = ROWS * args.row_bytes / units;
-        let mut acc = S::splat(0.0);
+        let mut acc = [S::splat(0.0); C];
         for u in 0..units {
-            prefetch::<S>(next.wrapping_add(u * step), step);
-            let p: Units = std::array::from_fn(|r| T::unit(p[r], u));
-            let params = T::open::<S>(&p, u, stage);
-            let at = u * (T::UNIT / 32);
-            let mut inner = S::splat(0.0);
-            for j in 0..T::UNIT / 32 {
-                let a = S::load_b(x.add(32 * (at + j)));
-                let mut dots = [S::zero(); ROWS];
-                for (r, dot) in dots.iter_mut().enumerate() {
-                    let codes = T::codes::<S>(&p, r, j, stage);
-                    *dot = if T::SIGNED { S::dot_s(codes, a) } else { S::dot_u(codes, a) };
-                }
-                let zero = |section: usize, i: usize| {
-                    S::splat_i(-T::ZERO * *x.add(section).cast::<i32>().add(i))
-                };
-                let isum = if T::Block::SUB == 16 {
-                    let mut halves = S::reduce_halves(dots);
-                    for (i, half) in halves.iter_mut().enumerate() {
-                        if T::ZERO != 0 {
-                            *half = S::add_i(*half, zero(layout.sum16, 2 * (at + j) + i));
-                        }
-                        *half = S::mul_i(*half, params.scale[2 * j + i]);
-                    }
-                    S::add_i(halves[0], halves[1])
-                } else {
-                    let mut sum = S::reduce(dots);
-                    if T::ZERO != 0 {
-                        sum = S::add_i(sum, zero(layout.sum32, at + j));
-                    }
-                    if T::SCALED { S::mul_i(sum, params.scale[j]) } else { sum }
-                };
-                let d = S::splat(*x.add(layout.d).cast::<f32>().add(at + j));
-                inner = S::fma(d, S::to_f32(isum), inner);
+            if col == 0 {
+                prefetch::<S>(next.wrapping_add(u * step), step);
             }
-            acc = S::fma(params.d, inner, acc);
-            if T::Block::HAS_MIN {
-                acc = S::fma(params.dmin, min::<S, T>(&params.min, x, layout, u), acc);
+            let p: Units = std::array::from_fn(|r| T::unit(p[r], u));
+            let params = T::open::<S>(&p, u, stage, args.unpack);
+            let mut part =
+                Part { p: &p, stage, params: &params, layout, x, u, inner: [S::splat(0.0); C] };
+            let mut cache = Cache::new();
+            part.step::<T, 0>(&mut cache);
+            if T::UNIT > 32 {
+                part.step::<T, 1>(&mut cache);
+                part.step::<T, 2>(&mut cache);
+                part.step::<T, 3>(&mut cache);
+                part.step::<T, 4>(&mut cache);
+                part.step::<T, 5>(&mut cache);
+                part.step::<T, 6>(&mut cache);
+                part.step::<T, 7>(&mut cache);
+            }
+            let inner = part.inner;
+            for c in 0..C {
+                acc[c] = S::fma(params.d, inner[c], acc[c]);
+                if T::HAS_MIN {
+                    let min = min::<S, T>(&params.min, x[c], layout, u);
+                    acc[c] = S::fma(params.dmin, min, acc[c]);
+                }
             }
         }
-        let out = args.out.add(col * args.ldo + row);
-        if n == ROWS {
-            S::store(out, acc);
-        } else {
-            let acc = S::to_array(acc);
-            std::ptr::copy_nonoverlapping(acc.as_ptr(), out, n);
+        for c in 0..C {
+            store_rows::<S>(args.out.add((col + c) * args.ldo + row), n, acc[c]);
+        }
+    }
+}
+
+/// Unit `u` of 16 rows and `C` columns.
+struct Part<'a, S: Simd, const C: usize> {
+    p: &'a Units,
+    stage: *const u8,
+    params: &'a Params<S>,
+    layout: &'a ActLayout,
+    x: [*const u8; C],
+    u: usize,
+    inner: [S::V; C],
+}
+
+impl<S: Simd, const C: usize> Part<'_, S, C> {
+    /// Weights `32 J .. 32 J + 32` of the unit.
+    #[inline(always)]
+    unsafe fn step<T: Source, const J: usize>(&mut self, cache: &mut Cache<S>) {
+        unsafe {
+            let words = codes::<S, T, J>(self.p, self.stage, cache);
+            let signed = T::SIGNED && !flipped::<S, T>();
+            let at = self.u * (T::UNIT / 32) + J;
+            let (layout, scale) = (self.layout, &self.params.scale);
+            for c in 0..C {
+                let x = self.x[c];
+                let q = x.add(32 * at);
+                let isum = if T::SUB == 16 {
+                    let [w0, w1, w2, w3, w4, w5, w6, w7] = words;
+                    let sum = x.add(layout.sum16 + 8 * at);
+                    let first = S::dots(&[w0, w1, w2, w3], q, 4, signed, T::TOP);
+                    let last = S::dots(&[w4, w5, w6, w7], q.add(16), 4, signed, T::TOP);
+                    let first = S::mul_i(less_zero::<S, T>(first, sum), scale[2 * J]);
+                    let last = S::mul_i(less_zero::<S, T>(last, sum.add(4)), scale[2 * J + 1]);
+                    S::add_i(first, last)
+                } else {
+                    let sum = S::dots(&words, q, 4, signed, T::TOP);
+                    let sum = less_zero::<S, T>(sum, x.add(layout.sum32 + 4 * at));
+                    if T::SCALED { S::mul_i(sum, scale[J]) } else { sum }
+                };
+                let d = S::splat(x.add(layout.d + 4 * at).cast::<f32>().read());
+                self.inner[c] = S::fma(d, S::to_f32(isum), self.inner[c]);
+            }
         }
     }
 }
@@ -92,11 +125,11 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: u
 unsafe fn min<S: Simd, T: Source>(
     mins: &[S::V; 16],
     x: *const u8,
-    layout: &crate::act::ActLayout,
+    layout: &ActLayout,
     u: usize,
 ) -> S::V {
     unsafe {
-        let section = if T::Block::SUB == 16 { layout.total16 } else { layout.total32 };
+        let section = if T::SUB == 16 { layout.total16 } else { layout.total32 };
         let total = x.add(section).cast::<f32>().add(u * T::SUBS);
         if !T::SCALED {
             return S::splat(*total);

@@ -15,9 +15,6 @@ use crate::simd::Simd;
 use crate::table::{GemmArgs, KernelTable, Kernels};
 use crate::types::GgmlType;
 
-/// Columns from which a panel pays.
-const PANEL_COLUMNS: usize = 3;
-
 /// The matrix product of a format, one element at a time: the reference that every other kernel
 /// is compared with.
 ///
@@ -34,9 +31,11 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
     for row in args.rows.clone() {
         let blocks: *const B = unsafe { args.w.add(row * args.row_bytes).cast() };
         for col in 0..args.n {
-            let x = unsafe { args.act.add(col * layout.stride) };
-            let total =
-                unsafe { x.add(if B::SUB == 16 { layout.total16 } else { layout.total32 }) };
+            let x = args.act.wrapping_add(col / layout.group * layout.stride);
+            let word = |section: usize, i: usize| {
+                x.wrapping_add(section + 4 * (i * layout.group + col % layout.group))
+            };
+            let total = if B::SUB == 16 { layout.total16 } else { layout.total32 };
             let mut acc = 0.0f32;
             for u in 0..layout.k / B::UNIT {
                 let block = unsafe { blocks.add(u / units).read_unaligned() };
@@ -46,14 +45,16 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
                     let at = u * B::UNIT + j;
                     let mut isum = 0i32;
                     for i in 0..step {
-                        let a = i32::from(unsafe { *x.add(at + i).cast::<i8>() });
+                        let a = i32::from(unsafe {
+                            *word(0, (at + i) / 4).cast::<i8>().add((at + i) % 4)
+                        });
                         isum += i32::from(unit.scale[(j + i) / 16]) * i32::from(unit.q[j + i]) * a;
                     }
-                    let d = unsafe { *x.add(layout.d).cast::<f32>().add(at / 32) };
+                    let d = unsafe { *word(layout.d, at / 32).cast::<f32>() };
                     inner = d.mul_add(isum as f32, inner);
                     if B::HAS_MIN {
                         for i in (0..32).step_by(B::SUB) {
-                            let total = unsafe { *total.cast::<f32>().add((at + i) / B::SUB) };
+                            let total = unsafe { *word(total, (at + i) / B::SUB).cast::<f32>() };
                             min = f32::from(unit.min[(j + i) / 16]).mul_add(total, min);
                         }
                     }
@@ -79,15 +80,42 @@ pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>) {
         let n = source::ROWS.min(args.rows.end - row);
         // SAFETY: the rows are within the range, the rest is the caller's promise.
         unsafe {
-            if args.n < PANEL_COLUMNS {
-                for col in 0..args.n {
-                    gemv::rows::<S, T>(args, row, n, col);
-                }
-            } else {
+            if args.layout.group > 1 {
                 panel::rows::<S, T>(args, row, n);
+            } else {
+                let mut col = 0;
+                while col < args.n {
+                    col += match args.n - col {
+                        1 => {
+                            gemv::rows::<S, T, 1>(args, row, n, col);
+                            1
+                        }
+                        2 | 3 => {
+                            gemv::rows::<S, T, 2>(args, row, n, col);
+                            2
+                        }
+                        _ => {
+                            gemv::rows::<S, T, 4>(args, row, n, col);
+                            4
+                        }
+                    };
+                }
             }
         }
         row += n;
+    }
+}
+
+/// Writes the first `n` of 16 rows.
+#[inline(always)]
+unsafe fn store_rows<S: Simd>(p: *mut f32, n: usize, v: S::V) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if n == source::ROWS {
+            return S::store(p, v);
+        }
+        let x = S::to_array(v);
+        std::ptr::copy_nonoverlapping(x.as_ptr(), p, n);
     }
 }
 
@@ -97,16 +125,15 @@ pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>) {
 /// As there.
 #[inline(always)]
 pub unsafe fn peak<S: Simd>(turns: u64) -> i32 {
-    let w: [u8; 256] = std::array::from_fn(|i| (i % 128) as u8);
-    // SAFETY: `w` has 4 times 64 bytes; the rest is the caller's promise.
+    // SAFETY: the caller's promise.
     unsafe {
-        let w: [S::W; 4] = std::array::from_fn(|i| S::load_w(w.as_ptr().add(64 * i)));
+        let w: [S::I; 4] = std::array::from_fn(|i| S::splat_i(0x1020_3040 + i as i32));
         let mut acc = [S::splat_i(0); 4];
         for turn in 0..turns {
             // Another value each time, so that nothing can be computed once for all.
             let a = std::hint::black_box(turn as i32);
             for i in 0..4 {
-                acc[i] = S::dot_w::<false>(acc[i], w[i], a);
+                acc[i] = S::dot(acc[i], w[i], a, !S::UNSIGNED);
             }
         }
         let sum = S::add_i(S::add_i(acc[0], acc[1]), S::add_i(acc[2], acc[3]));
@@ -149,6 +176,19 @@ macro_rules! instantiate_gemm {
             }
 
             $(#[$attr])*
+            unsafe fn unpacked<B: IntBlock>(args: &mut GemmArgs<'_>) {
+                args.unpack = Some($crate::generic::source::unpack::<B>);
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match (B::UNIT, B::SUB) {
+                        (256, 16) => gemm::<Unpacked<256, 16>>(args),
+                        (256, 32) => gemm::<Unpacked<256, 32>>(args),
+                        _ => gemm::<Unpacked<32, 32>>(args),
+                    }
+                }
+            }
+
+            $(#[$attr])*
             unsafe fn gemm_nvfp4(args: &mut GemmArgs<'_>) {
                 // SAFETY: the caller's promise. Its scales are floats for each 16 weights, which
                 // no other format has: the reference, as the compiler vectorizes it.
@@ -180,17 +220,17 @@ macro_rules! instantiate_gemm {
                 set(GgmlType::Q5_K, gemm::<Direct<BlockQ5K>>);
                 set(GgmlType::Q6_K, gemm::<Direct<BlockQ6K>>);
                 set(GgmlType::IQ4_XS, gemm::<Direct<BlockIQ4XS>>);
-                set(GgmlType::IQ1_S, gemm::<Unpacked<BlockIQ1S>>);
-                set(GgmlType::IQ1_M, gemm::<Unpacked<BlockIQ1M>>);
-                set(GgmlType::IQ2_XXS, gemm::<Unpacked<BlockIQ2XXS>>);
-                set(GgmlType::IQ2_XS, gemm::<Unpacked<BlockIQ2XS>>);
-                set(GgmlType::IQ2_S, gemm::<Unpacked<BlockIQ2S>>);
-                set(GgmlType::IQ3_XXS, gemm::<Unpacked<BlockIQ3XXS>>);
-                set(GgmlType::IQ3_S, gemm::<Unpacked<BlockIQ3S>>);
-                set(GgmlType::TQ1_0, gemm::<Unpacked<BlockTQ1_0>>);
-                set(GgmlType::TQ2_0, gemm::<Unpacked<BlockTQ2_0>>);
-                set(GgmlType::Q1_0, gemm::<Unpacked<BlockQ1_0>>);
-                set(GgmlType::Q2_0, gemm::<Unpacked<BlockQ2_0>>);
+                set(GgmlType::IQ1_S, unpacked::<BlockIQ1S>);
+                set(GgmlType::IQ1_M, unpacked::<BlockIQ1M>);
+                set(GgmlType::IQ2_XXS, unpacked::<BlockIQ2XXS>);
+                set(GgmlType::IQ2_XS, unpacked::<BlockIQ2XS>);
+                set(GgmlType::IQ2_S, unpacked::<BlockIQ2S>);
+                set(GgmlType::IQ3_XXS, unpacked::<BlockIQ3XXS>);
+                set(GgmlType::IQ3_S, unpacked::<BlockIQ3S>);
+                set(GgmlType::TQ1_0, unpacked::<BlockTQ1_0>);
+                set(GgmlType::TQ2_0, unpacked::<BlockTQ2_0>);
+                set(GgmlType::Q1_0, unpacked::<BlockQ1_0>);
+                set(GgmlType::Q2_0, unpacked::<BlockQ2_0>);
                 set(GgmlType::NVFP4, gemm_nvfp4);
             }
         }

@@ -1,15 +1,16 @@
 //! Many columns: 16 rows are unpacked once into a panel, which is multiplied with every column.
 //!
 //! A panel holds, for each unit of the rows, the codes as the level's
-//! [`transpose`](Simd::transpose) writes them, then the scales as i32 and the minimums as f32, each
+//! [`store_panel`](Simd::store_panel) writes them, then the scales as i32 and the minimums as f32, each
 //! `[sub-block][16 rows]` (units of 256 only), and `d` and `dmin` as f32 `[16 rows]`. It is as long
 //! as the thread's scratch memory allows; the accumulators rest in the result in between, which
 //! loses nothing.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{ROWS, STAGE, Source, Units};
-use crate::formats::IntBlock;
+use super::source::{Cache, ROWS, STAGE, Source, Units, Unpack, codes, flipped, less_zero};
+use super::store_rows;
+use crate::act::GROUP;
 use crate::par::SCRATCH_BYTES;
 use crate::simd::Simd;
 use crate::table::GemmArgs;
@@ -17,7 +18,7 @@ use crate::table::GemmArgs;
 /// Bytes of a panel: what leaves the first-level cache to the activations is good enough, since a
 /// panel is read once for several columns.
 const PANEL: usize = 96 * 1024;
-const _: () = assert!(2 * STAGE + PANEL <= SCRATCH_BYTES);
+const _: () = assert!(STAGE + PANEL <= SCRATCH_BYTES);
 
 /// Where the parts of a unit are.
 struct Layout {
@@ -40,33 +41,34 @@ const fn layout(unit: usize, subs: usize, has_min: bool) -> Layout {
 /// Rows `row..row + n` (up to 16) of the weights times all columns.
 ///
 /// # Safety
-/// As for [`GemmFn`](crate::table::GemmFn).
+/// As for [`GemmFn`](crate::table::GemmFn); the layout is of groups of columns.
 #[inline(always)]
 pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: usize) {
     unsafe {
-        let l = const { layout(T::UNIT, T::SUBS, T::Block::HAS_MIN) };
+        let l = const { layout(T::UNIT, T::SUBS, T::HAS_MIN) };
         let stage = args.scratch.as_mut_ptr();
-        let panel = stage.add(2 * STAGE);
+        let panel = stage.add(STAGE);
         let units = args.layout.k / T::UNIT;
         let most = PANEL / l.bytes;
+        let first = args.w.add(row * args.row_bytes);
+        let p: Units = std::array::from_fn(|r| first.add(r.min(n - 1) * args.row_bytes));
         let mut u0 = 0;
         while u0 < units {
             let count = most.min(units - u0);
             for u in 0..count {
-                unpack::<S, T>(args, row, n, u0 + u, stage, panel.add(u * l.bytes));
+                unpack::<S, T>(&p, u0 + u, stage, panel.add(u * l.bytes), args.unpack);
             }
             let mut col = 0;
             while col < args.n {
-                // Few widths only: each is compiled for each format and level.
+                // Few widths only: each is compiled for each format and level. What is computed
+                // past the last column is not stored.
                 let left = args.n - col;
-                col += if S::COLUMNS >= 8 && T::DIRECT && left >= 8 {
+                col += if S::COLUMNS >= 8 && left > 4 {
                     multiply::<S, T, 8>(args, row, n, col, u0, count, panel)
-                } else if S::COLUMNS >= 4 && left >= 4 {
+                } else if left > 2 {
                     multiply::<S, T, 4>(args, row, n, col, u0, count, panel)
-                } else if left >= 2 {
-                    multiply::<S, T, 2>(args, row, n, col, u0, count, panel)
                 } else {
-                    multiply::<S, T, 1>(args, row, n, col, u0, count, panel)
+                    multiply::<S, T, 2>(args, row, n, col, u0, count, panel)
                 };
             }
             u0 += count;
@@ -77,55 +79,44 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: u
 /// Unpacks unit `u` of the rows.
 #[inline(always)]
 unsafe fn unpack<S: Simd, T: Source>(
-    args: &GemmArgs<'_>,
-    row: usize,
-    n: usize,
+    rows: &Units,
     u: usize,
     stage: *mut u8,
     panel: *mut u8,
+    how: Option<Unpack>,
 ) {
     unsafe {
-        let l = const { layout(T::UNIT, T::SUBS, T::Block::HAS_MIN) };
-        let first = args.w.add(row * args.row_bytes);
-        let p: Units =
-            std::array::from_fn(|r| T::unit(first.add(r.min(n - 1) * args.row_bytes), u));
-        let codes = stage.add(STAGE);
-        let params = T::open::<S>(&p, u, stage);
+        let l = const { layout(T::UNIT, T::SUBS, T::HAS_MIN) };
+        let p: Units = std::array::from_fn(|r| T::unit(rows[r], u));
+        let params = T::open::<S>(&p, u, stage, how);
         if T::SCALED {
             for j in 0..T::SUBS {
                 S::store_i(panel.add(l.scales + 64 * j).cast(), params.scale[j]);
-                if T::Block::HAS_MIN {
+                if T::HAS_MIN {
                     S::store(panel.add(l.mins + 64 * j).cast(), params.min[j]);
                 }
             }
         }
         S::store(panel.add(l.d).cast(), params.d);
-        if T::Block::HAS_MIN {
+        if T::HAS_MIN {
             S::store(panel.add(l.dmin).cast(), params.dmin);
         }
-        // Rows of 32 codes are staged 64 bytes apart, so that all units interleave by 64.
-        let stride = if T::SCALED { T::UNIT } else { 64 };
-        for r in 0..ROWS {
-            for j in 0..T::UNIT / 32 {
-                let mut b = T::codes::<S>(&p, r, j, stage);
-                if T::SIGNED && S::PANEL_UNSIGNED {
-                    b = S::flip_sign(b);
-                }
-                S::store_b(codes.add(r * stride + 32 * j), b);
-            }
-        }
-        if T::SCALED {
-            for j in 0..T::UNIT / 64 {
-                S::transpose(codes.add(64 * j), stride, panel.add(1024 * j));
-            }
-        } else {
-            S::transpose_half(codes, stride, panel);
+        let mut cache = Cache::new();
+        S::store_panel(panel, &codes::<S, T, 0>(&p, stage, &mut cache));
+        if T::UNIT > 32 {
+            S::store_panel(panel.add(512), &codes::<S, T, 1>(&p, stage, &mut cache));
+            S::store_panel(panel.add(1024), &codes::<S, T, 2>(&p, stage, &mut cache));
+            S::store_panel(panel.add(1536), &codes::<S, T, 3>(&p, stage, &mut cache));
+            S::store_panel(panel.add(2048), &codes::<S, T, 4>(&p, stage, &mut cache));
+            S::store_panel(panel.add(2560), &codes::<S, T, 5>(&p, stage, &mut cache));
+            S::store_panel(panel.add(3072), &codes::<S, T, 6>(&p, stage, &mut cache));
+            S::store_panel(panel.add(3584), &codes::<S, T, 7>(&p, stage, &mut cache));
         }
     }
 }
 
-/// Multiplies `count` units of the panel, which begin with unit `u0`, with `C` columns. Returns
-/// `C`.
+/// Multiplies `count` units of the panel, which begin with unit `u0`, with `C` columns, which are
+/// of one group. Returns `C`.
 #[inline(always)]
 unsafe fn multiply<S: Simd, T: Source, const C: usize>(
     args: &GemmArgs<'_>,
@@ -137,14 +128,20 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
     panel: *const u8,
 ) -> usize {
     unsafe {
-        let l = const { layout(T::UNIT, T::SUBS, T::Block::HAS_MIN) };
+        let l = const { layout(T::UNIT, T::SUBS, T::HAS_MIN) };
         let a = args.layout;
-        let x: [*const u8; C] = std::array::from_fn(|c| args.act.add((col + c) * a.stride));
-        let out: [*mut f32; C] = std::array::from_fn(|c| args.out.add((col + c) * args.ldo + row));
+        let signed = T::SIGNED && !flipped::<S, T>();
+        // Column `c` of the group, item `i` of a section of words or floats.
+        let x = args.act.add(col / GROUP * a.stride + 4 * (col % GROUP));
+        let item = |section: usize, i: usize, c: usize| x.add(section + 4 * (GROUP * i + c));
+        let float =
+            |section: usize, i: usize, c: usize| S::splat(item(section, i, c).cast::<f32>().read());
         let mut acc = [S::splat(0.0); C];
+        let out = |c: usize| args.out.add((col + c) * args.ldo + row);
+        let columns = C.min(args.n - col);
         if u0 > 0 {
-            for c in 0..C {
-                acc[c] = load_rows::<S>(out[c], n);
+            for c in 0..columns {
+                acc[c] = load_rows::<S>(out(c), n);
             }
         }
         for u in 0..count {
@@ -153,22 +150,28 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
             let mut inner = [S::splat(0.0); C];
             for j in 0..T::UNIT / 32 {
                 let codes = panel.add(512 * j);
+                let q = item(0, 8 * (at + j), 0);
                 let mut isum;
-                if T::Block::SUB == 16 {
+                if T::SUB == 16 {
                     let s = panel.add(l.scales + 128 * j).cast::<i32>();
                     let (s0, s1) = (S::load_i(s), S::load_i(s.add(16)));
+                    isum = S::tile::<C, 4>(codes, q, 4 * GROUP, signed, T::TOP);
                     let i = 2 * (at + j);
-                    isum = dots::<S, T, C, 4>(codes, x, 4 * i, a.sum16, i);
-                    for isum in &mut isum {
-                        *isum = S::mul_i(*isum, s0);
-                    }
-                    let i = i + 1;
-                    let second = dots::<S, T, C, 4>(codes.add(256), x, 4 * i, a.sum16, i);
                     for c in 0..C {
-                        isum[c] = S::add_i(isum[c], S::mul_i(second[c], s1));
+                        isum[c] = less_zero::<S, T>(isum[c], item(a.sum16, i, c));
+                        isum[c] = S::mul_i(isum[c], s0);
+                    }
+                    let (codes, q) = (codes.add(256), q.add(16 * GROUP));
+                    let last = S::tile::<C, 4>(codes, q, 4 * GROUP, signed, T::TOP);
+                    for c in 0..C {
+                        let last = less_zero::<S, T>(last[c], item(a.sum16, i + 1, c));
+                        isum[c] = S::add_i(isum[c], S::mul_i(last, s1));
                     }
                 } else {
-                    isum = dots::<S, T, C, 8>(codes, x, 8 * (at + j), a.sum32, at + j);
+                    isum = S::tile::<C, 8>(codes, q, 4 * GROUP, signed, T::TOP);
+                    for c in 0..C {
+                        isum[c] = less_zero::<S, T>(isum[c], item(a.sum32, at + j, c));
+                    }
                     if T::SCALED {
                         let s = S::load_i(panel.add(l.scales + 64 * j).cast());
                         for isum in &mut isum {
@@ -177,68 +180,38 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
                     }
                 }
                 for c in 0..C {
-                    let d = S::splat(*x[c].add(a.d).cast::<f32>().add(at + j));
-                    inner[c] = S::fma(d, S::to_f32(isum[c]), inner[c]);
+                    inner[c] = S::fma(float(a.d, at + j, c), S::to_f32(isum[c]), inner[c]);
                 }
             }
             let d = S::load(panel.add(l.d).cast());
             for c in 0..C {
                 acc[c] = S::fma(d, inner[c], acc[c]);
             }
-            if T::Block::HAS_MIN {
-                let section = if T::Block::SUB == 16 { a.total16 } else { a.total32 };
-                let total = |c: usize, j: usize| {
-                    S::splat(*x[c].add(section).cast::<f32>().add((u0 + u) * T::SUBS + j))
-                };
+            if T::HAS_MIN {
+                let total = if T::SUB == 16 { a.total16 } else { a.total32 };
+                let i = (u0 + u) * T::SUBS;
                 let dmin = S::load(panel.add(l.dmin).cast());
                 let mut mins = [S::splat(0.0); C];
                 if T::SCALED {
                     for j in 0..T::SUBS {
                         let min = S::load(panel.add(l.mins + 64 * j).cast());
                         for c in 0..C {
-                            mins[c] = S::fma(min, total(c, j), mins[c]);
+                            mins[c] = S::fma(min, float(total, i + j, c), mins[c]);
                         }
                     }
                 } else {
-                    mins = std::array::from_fn(|c| total(c, 0));
+                    mins = std::array::from_fn(|c| float(total, i, c));
                 }
                 for c in 0..C {
                     acc[c] = S::fma(dmin, mins[c], acc[c]);
                 }
             }
         }
-        for c in 0..C {
-            store_rows::<S>(out[c], n, acc[c]);
+        for c in 0..columns {
+            store_rows::<S>(out(c), n, acc[c]);
         }
     }
     C
-}
-
-/// The products of `WORDS` groups of 4 codes with the activations from group `word` on; the zero
-/// point is taken off by the activations' sum, `i` of the section given.
-#[inline(always)]
-unsafe fn dots<S: Simd, T: Source, const C: usize, const WORDS: usize>(
-    codes: *const u8,
-    x: [*const u8; C],
-    word: usize,
-    section: usize,
-    i: usize,
-) -> [S::I; C] {
-    unsafe {
-        let flipped = T::SIGNED && S::PANEL_UNSIGNED;
-        let zero = if flipped { T::ZERO + 128 } else { T::ZERO };
-        let sums: [S::I; C] = if zero == 0 {
-            [S::splat_i(0); C]
-        } else {
-            std::array::from_fn(|c| S::splat_i(-zero * *x[c].add(section).cast::<i32>().add(i)))
-        };
-        let a = x.map(|x| x.add(4 * word));
-        if T::SIGNED && !S::PANEL_UNSIGNED {
-            S::tile::<true, C, WORDS>(sums, codes, a, T::TOP)
-        } else {
-            S::tile::<false, C, WORDS>(sums, codes, a, if flipped { 255 } else { T::TOP })
-        }
-    }
 }
 
 #[inline(always)]
@@ -250,16 +223,5 @@ unsafe fn load_rows<S: Simd>(p: *const f32, n: usize) -> S::V {
         let mut x = [0.0; ROWS];
         std::ptr::copy_nonoverlapping(p, x.as_mut_ptr(), n);
         S::load(x.as_ptr())
-    }
-}
-
-#[inline(always)]
-unsafe fn store_rows<S: Simd>(p: *mut f32, n: usize, v: S::V) {
-    unsafe {
-        if n == ROWS {
-            return S::store(p, v);
-        }
-        let x = S::to_array(v);
-        std::ptr::copy_nonoverlapping(x.as_ptr(), p, n);
     }
 }

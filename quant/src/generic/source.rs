@@ -5,9 +5,9 @@
 
 use std::marker::PhantomData;
 
-use super::codes::Codes;
-use crate::formats::{Block, IntBlock, Unit};
-use crate::simd::Simd;
+use super::codes::{Codes, load_32};
+use crate::formats::{IntBlock, Unit};
+use crate::simd::{Simd, WORDS};
 
 /// Rows computed together.
 pub const ROWS: usize = 16;
@@ -16,6 +16,9 @@ pub const STAGE: usize = ROWS * 256;
 
 /// One unit of 16 rows.
 pub type Units = [*const u8; ROWS];
+
+/// 32 codes of 16 rows: word `i` has codes `4 i .. 4 i + 4` of each.
+pub type Words<S> = [<S as Simd>::I; WORDS];
 
 /// The scales of a unit of 16 rows, a lane each.
 pub struct Params<S: Simd> {
@@ -43,40 +46,104 @@ impl<S: Simd> Params<S> {
     }
 }
 
+/// What codes of one unit, taken in order, leave for those that share bytes with them.
+pub struct Cache<S: Simd>(pub [Words<S>; 3]);
+
+impl<S: Simd> Cache<S> {
+    /// Nothing.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `S`.
+    #[inline(always)]
+    pub unsafe fn new() -> Self {
+        unsafe { Cache([[S::splat_i(0); WORDS]; 3]) }
+    }
+}
+
 /// Rows of a format, unit by unit.
 ///
 /// # Safety
 /// The methods are to be called where the CPU has the instructions of `S`, with pointers to units
 /// of the format, and [`STAGE`] bytes of memory at `stage`.
 pub unsafe trait Source {
-    /// The format.
-    type Block: IntBlock;
+    /// Weights of a unit: 32 or 256.
+    const UNIT: usize;
+    /// As [`IntBlock::SUB`].
+    const SUB: usize;
+    /// As [`IntBlock::HAS_MIN`].
+    const HAS_MIN: bool;
     /// As [`Codes::ZERO`].
     const ZERO: i32;
     /// As [`Codes::SIGNED`].
     const SIGNED: bool;
     /// As [`Codes::TOP`].
     const TOP: i32;
-    /// Unpacked in registers: worth code for many columns.
-    const DIRECT: bool;
 
-    /// Weights of a unit: 32 or 256.
-    const UNIT: usize = Self::Block::UNIT;
     /// Scales of a unit.
-    const SUBS: usize = Self::UNIT / Self::Block::SUB;
+    const SUBS: usize = Self::UNIT / Self::SUB;
     /// Units have integer scales.
     const SCALED: bool = Self::UNIT > 32;
 
-    /// The pointer to unit `u` of a row.
-    #[inline(always)]
-    fn unit(row: *const u8, u: usize) -> *const u8 {
-        // Formats whose blocks are of several units point at the block: see `open`.
-        row.wrapping_add(u / (Self::Block::LEN / Self::UNIT) * size_of::<Self::Block>())
+    /// What stands for unit `u` of a row: its address, if units are blocks, else the row's.
+    fn unit(row: *const u8, u: usize) -> *const u8;
+    /// Reads the scales of unit `u` of 16 rows.
+    unsafe fn open<S: Simd>(
+        p: &Units,
+        u: usize,
+        stage: *mut u8,
+        unpack: Option<Unpack>,
+    ) -> Params<S>;
+    /// Codes `32 J .. 32 J + 32`, after [`open`](Self::open) and those before them.
+    unsafe fn codes<S: Simd, const J: usize>(
+        p: &Units,
+        stage: *const u8,
+        cache: &mut Cache<S>,
+    ) -> Words<S>;
+}
+
+/// [`Source::codes`] as the level's dot products take them.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub unsafe fn codes<S: Simd, T: Source, const J: usize>(
+    p: &Units,
+    stage: *const u8,
+    cache: &mut Cache<S>,
+) -> Words<S> {
+    unsafe {
+        let words = T::codes::<S, J>(p, stage, cache);
+        if flipped::<S, T>() {
+            let sign = S::splat_i(0x8080_8080_u32 as i32);
+            words.map(|w| S::xor_i(w, sign))
+        } else {
+            words
+        }
     }
-    /// Reads the scales of 16 rows' unit, which is number `u` of the row.
-    unsafe fn open<S: Simd>(p: &Units, u: usize, stage: *mut u8) -> Params<S>;
-    /// Codes `32 j .. 32 j + 32` of row `r`, after [`open`](Self::open).
-    unsafe fn codes<S: Simd>(p: &Units, r: usize, j: usize, stage: *const u8) -> S::B;
+}
+
+/// Codes have 128 added, since the level multiplies codes without sign only.
+#[inline(always)]
+pub const fn flipped<S: Simd, T: Source>() -> bool {
+    T::SIGNED && S::UNSIGNED
+}
+
+/// `sum`, of codes that stand for more than they are, less `total`, the sum of the activations,
+/// as often as that.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+pub unsafe fn less_zero<S: Simd, T: Source>(sum: S::I, total: *const u8) -> S::I {
+    unsafe {
+        let zero = T::ZERO + if flipped::<S, T>() { 128 } else { 0 };
+        if zero == 0 {
+            return sum;
+        }
+        debug_assert!(zero.count_ones() == 1, "zero points are powers of two");
+        let total = S::splat_i(total.cast::<i32>().read());
+        S::sub_i(sum, S::shl_i(total, zero.trailing_zeros() as i32))
+    }
 }
 
 /// Units unpacked in registers.
@@ -84,70 +151,112 @@ pub struct Direct<B>(PhantomData<B>);
 
 // SAFETY: `Codes` has the same conditions; a block is a unit.
 unsafe impl<B: Codes> Source for Direct<B> {
-    type Block = B;
+    const UNIT: usize = B::UNIT;
+    const SUB: usize = B::SUB;
+    const HAS_MIN: bool = B::HAS_MIN;
     const ZERO: i32 = B::ZERO;
     const SIGNED: bool = B::SIGNED;
     const TOP: i32 = B::TOP;
-    const DIRECT: bool = true;
 
     #[inline(always)]
-    unsafe fn open<S: Simd>(p: &Units, _: usize, _: *mut u8) -> Params<S> {
+    fn unit(row: *const u8, u: usize) -> *const u8 {
+        const { assert!(B::LEN == B::UNIT) };
+        row.wrapping_add(u * size_of::<B>())
+    }
+
+    #[inline(always)]
+    unsafe fn open<S: Simd>(p: &Units, _: usize, _: *mut u8, _: Option<Unpack>) -> Params<S> {
         unsafe { B::params::<S>(p) }
     }
 
     #[inline(always)]
-    unsafe fn codes<S: Simd>(p: &Units, r: usize, j: usize, _: *const u8) -> S::B {
-        unsafe { B::codes::<S>(p[r], j) }
+    unsafe fn codes<S: Simd, const J: usize>(
+        p: &Units,
+        _: *const u8,
+        cache: &mut Cache<S>,
+    ) -> Words<S> {
+        unsafe { B::codes::<S, J>(p, cache) }
     }
 }
 
-/// Units unpacked to memory: formats without code of their own for registers.
-pub struct Unpacked<B>(PhantomData<B>);
+/// Units of `UNIT` weights with scales for each `SUB`, unpacked to memory: formats without code of
+/// their own for registers. They share the kernels of their shape, which call [`Unpack`].
+pub struct Unpacked<const UNIT: usize, const SUB: usize>;
 
-// SAFETY: `unpack` is safe code; the registers are used as `Simd` says.
-unsafe impl<B: IntBlock> Source for Unpacked<B> {
-    type Block = B;
+/// Unpacks unit `u` of a row: its codes go to `codes`.
+///
+/// # Safety
+/// The row has the unit; `codes` is valid for a unit's bytes.
+pub type Unpack = unsafe fn(row: *const u8, u: usize, codes: *mut u8, unit: &mut Unit);
+
+/// [`Unpack`] of a format.
+///
+/// # Safety
+/// As there.
+pub unsafe fn unpack<B: IntBlock>(row: *const u8, u: usize, codes: *mut u8, unit: &mut Unit) {
+    unsafe {
+        let units = B::LEN / B::UNIT;
+        // A block has the alignment of a byte.
+        (*row.cast::<B>().add(u / units)).unpack(u % units, unit);
+        std::ptr::copy_nonoverlapping(unit.q.as_ptr().cast(), codes, B::UNIT);
+    }
+}
+
+// SAFETY: the memory is used as `Source` says, the registers as `Simd` says.
+unsafe impl<const UNIT: usize, const SUB: usize> Source for Unpacked<UNIT, SUB> {
+    const UNIT: usize = UNIT;
+    const SUB: usize = SUB;
+    const HAS_MIN: bool = false;
     const ZERO: i32 = 0;
     const SIGNED: bool = true;
     const TOP: i32 = 127;
-    const DIRECT: bool = false;
 
     #[inline(always)]
-    unsafe fn open<S: Simd>(p: &Units, u: usize, stage: *mut u8) -> Params<S> {
+    fn unit(row: *const u8, _: usize) -> *const u8 {
+        row
+    }
+
+    #[inline(always)]
+    unsafe fn open<S: Simd>(
+        p: &Units,
+        u: usize,
+        stage: *mut u8,
+        unpack: Option<Unpack>,
+    ) -> Params<S> {
         unsafe {
-            let units = B::LEN / B::UNIT;
+            let mut params = Params::<S>::zero();
+            let Some(unpack) = unpack else { return params };
             let mut unit = Unit::default();
             let mut scale = [[0i32; ROWS]; 16];
-            let mut min = [[0f32; ROWS]; 16];
-            let mut d = [[0f32; ROWS]; 2];
+            let mut d = [0f32; ROWS];
             for r in 0..ROWS {
-                // A block has the alignment of a byte.
-                (*p[r].cast::<B>()).unpack(u % units, &mut unit);
-                let codes = unit.q.as_ptr().cast();
-                std::ptr::copy_nonoverlapping(codes, stage.add(r * B::UNIT), B::UNIT);
+                unpack(p[r], u, stage.add(r * UNIT), &mut unit);
                 if Self::SCALED {
                     for j in 0..Self::SUBS {
-                        scale[j][r] = i32::from(unit.scale[j * B::SUB / 16]);
-                        min[j][r] = f32::from(unit.min[j * B::SUB / 16]);
+                        scale[j][r] = i32::from(unit.scale[j * SUB / 16]);
                     }
                 }
-                (d[0][r], d[1][r]) = (unit.d, unit.dmin);
+                d[r] = unit.d;
             }
-            let mut params = Params::<S>::zero();
             if Self::SCALED {
                 for j in 0..Self::SUBS {
                     params.scale[j] = S::load_i(scale[j].as_ptr());
-                    params.min[j] = S::load(min[j].as_ptr());
                 }
             }
-            params.d = S::load(d[0].as_ptr());
-            params.dmin = S::load(d[1].as_ptr());
+            params.d = S::load(d.as_ptr());
             params
         }
     }
 
     #[inline(always)]
-    unsafe fn codes<S: Simd>(_: &Units, r: usize, j: usize, stage: *const u8) -> S::B {
-        unsafe { S::load_b(stage.add(r * B::UNIT + 32 * j)) }
+    unsafe fn codes<S: Simd, const J: usize>(
+        _: &Units,
+        stage: *const u8,
+        _: &mut Cache<S>,
+    ) -> Words<S> {
+        unsafe {
+            let rows: Units = std::array::from_fn(|r| stage.add(r * UNIT));
+            load_32::<S>(&rows, 32 * J)
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 mod dot;
 mod lanes;
+mod simd;
 
 use crate::features::CpuFeatures;
 use crate::generic::instantiate_gemm;
 use crate::ops::instantiate_ops;
 use crate::table::Level;
 
-use dot::{Mla, Sdot};
+use dot::{Mla, Sdot, Smmla};
 use lanes::Neon;
 
 /// From slow to fast.
@@ -27,6 +28,11 @@ pub const LEVELS: &[Level] = &[
         needs: CpuFeatures { neon: true, dotprod: true, ..CpuFeatures::NONE },
         install: gemm_dotprod::install,
     },
+    Level {
+        name: "i8mm",
+        needs: CpuFeatures { neon: true, dotprod: true, i8mm: true, ..CpuFeatures::NONE },
+        install: gemm_i8mm::install,
+    },
 ];
 
 instantiate_ops!(ops_neon, super::Neon<super::Mla>, #[target_feature(enable = "neon")]);
@@ -35,4 +41,9 @@ instantiate_gemm!(
     gemm_dotprod,
     super::Neon<super::Sdot>,
     #[target_feature(enable = "neon,dotprod")]
+);
+instantiate_gemm!(
+    gemm_i8mm,
+    super::Neon<super::Smmla>,
+    #[target_feature(enable = "neon,dotprod,i8mm")]
 );

@@ -7,32 +7,12 @@ use std::arch::x86_64::*;
 use super::lanes::Avx2;
 use crate::simd::Simd;
 
-/// 8 half-precision values, inserted into a register one by one: storing them to memory to read
-/// them back as one would stall.
-#[inline(always)]
-pub(super) unsafe fn halves(p: &[*const u8]) -> __m128i {
-    unsafe {
-        let h = |i: usize| p[i].cast::<i16>().read_unaligned();
-        _mm_setr_epi16(h(0), h(1), h(2), h(3), h(4), h(5), h(6), h(7))
-    }
-}
-
-/// The sums of the first and of the last 16 bytes of 8 rows, a lane for each row.
-#[inline(always)]
-pub(super) unsafe fn halves_of_8(r: &[__m256i]) -> (__m256i, __m256i) {
-    unsafe {
-        let low = _mm256_hadd_epi32(_mm256_hadd_epi32(r[0], r[1]), _mm256_hadd_epi32(r[2], r[3]));
-        let high = _mm256_hadd_epi32(_mm256_hadd_epi32(r[4], r[5]), _mm256_hadd_epi32(r[6], r[7]));
-        (_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high))
-    }
-}
-
 /// [`Simd::gather_words`] of 8 places.
 #[inline(always)]
-unsafe fn words_of_8(p: &[*const u8]) -> [__m256i; 4] {
+unsafe fn words_of_8(p: &[*const u8], offset: usize) -> [__m256i; 4] {
     unsafe {
-        let r: [__m256i; 4] =
-            std::array::from_fn(|i| _mm256_loadu2_m128i(p[i + 4].cast(), p[i].cast()));
+        let load = |i: usize| _mm_loadu_si128(p[i].add(offset).cast());
+        let r: [__m256i; 4] = std::array::from_fn(|i| _mm256_set_m128i(load(i + 4), load(i)));
         let (a, b) = (_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1]));
         let (c, d) = (_mm256_unpacklo_epi32(r[2], r[3]), _mm256_unpackhi_epi32(r[2], r[3]));
         [
@@ -44,172 +24,60 @@ unsafe fn words_of_8(p: &[*const u8]) -> [__m256i; 4] {
     }
 }
 
+/// The products of bytes, those of neighbours added: at the most twice 128 times 127, which fits.
+#[inline(always)]
+unsafe fn pairs(w: __m256i, a: __m256i, signed: bool) -> __m256i {
+    unsafe {
+        if signed {
+            // The sign goes over to the activations.
+            _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))
+        } else {
+            _mm256_maddubs_epi16(w, a)
+        }
+    }
+}
+
+/// `acc`, and pairs widened.
+#[inline(always)]
+unsafe fn widen(acc: __m256i, pairs: __m256i) -> __m256i {
+    unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))) }
+}
+
+/// How many sums of pairs may be added in 16 bits.
+#[inline(always)]
+const fn run(signed: bool, top: i32) -> usize {
+    if signed { 1 } else { (i16::MAX as i32 / (2 * 127 * top)) as usize }
+}
+
 // SAFETY: the methods use what the type's documentation names.
 unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
-    type B = __m256i;
-    type S = __m256i;
-    type W = (__m256i, __m256i);
     type I = (__m256i, __m256i);
 
-    const PANEL_UNSIGNED: bool = VNNI;
+    const UNSIGNED: bool = VNNI;
     const COLUMNS: usize = 4;
 
-    #[inline(always)]
-    unsafe fn load_b(p: *const u8) -> __m256i {
-        unsafe { _mm256_loadu_si256(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_b(p: *mut u8, b: __m256i) {
-        unsafe { _mm256_storeu_si256(p.cast(), b) }
-    }
-    #[inline(always)]
-    unsafe fn splat_b(x: u8) -> __m256i {
-        unsafe { _mm256_set1_epi8(x as i8) }
-    }
-    #[inline(always)]
-    unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_and_si256(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_or_si256(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn flip_sign(a: __m256i) -> __m256i {
-        unsafe { _mm256_xor_si256(a, _mm256_set1_epi8(-128)) }
-    }
-    #[inline(always)]
-    unsafe fn shr(a: __m256i, n: i32) -> __m256i {
-        unsafe { _mm256_srl_epi16(a, _mm_cvtsi32_si128(n)) }
-    }
-    #[inline(always)]
-    unsafe fn shl(a: __m256i, n: i32) -> __m256i {
-        unsafe { _mm256_sll_epi16(a, _mm_cvtsi32_si128(n)) }
-    }
-    #[inline(always)]
-    unsafe fn nibbles(p: *const u8) -> __m256i {
-        unsafe {
-            let x = _mm_loadu_si128(p.cast());
-            let both = _mm256_set_m128i(_mm_srli_epi16::<4>(x), x);
-            _mm256_and_si256(both, _mm256_set1_epi8(15))
-        }
-    }
-    #[inline(always)]
-    unsafe fn bits(bits: u32, value: u8) -> __m256i {
-        unsafe {
-            // Each byte gets the byte that holds its bit, and its bit alone.
-            let which = _mm256_setr_epi64x(
-                0,
-                0x0101_0101_0101_0101,
-                0x0202_0202_0202_0202,
-                0x0303_0303_0303_0303,
-            );
-            let x = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), which);
-            let mask = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            let set = _mm256_cmpeq_epi8(_mm256_and_si256(x, mask), mask);
-            _mm256_and_si256(set, _mm256_set1_epi8(value as i8))
-        }
-    }
-    #[inline(always)]
-    unsafe fn lookup(table: &[i8; 16], b: __m256i) -> __m256i {
-        unsafe {
-            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-            _mm256_shuffle_epi8(table, b)
-        }
-    }
-    #[inline(always)]
-    unsafe fn zero() -> __m256i {
-        unsafe { _mm256_setzero_si256() }
-    }
-    #[inline(always)]
-    unsafe fn reduce(r: [__m256i; 16]) -> Self::I {
-        unsafe {
-            let [first, last] = Self::reduce_halves(r);
-            Self::add_i(first, last)
-        }
-    }
-    #[inline(always)]
-    unsafe fn reduce_halves(r: [__m256i; 16]) -> [Self::I; 2] {
-        unsafe {
-            let (low, high) = (halves_of_8(&r[..8]), halves_of_8(&r[8..]));
-            [(low.0, high.0), (low.1, high.1)]
-        }
-    }
-    #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_u(w: __m256i, a: __m256i) -> __m256i {
-        unsafe {
-            if VNNI {
-                _mm256_dpbusd_avx_epi32(Self::zero(), w, a)
-            } else {
-                _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1))
-            }
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot_s(w: __m256i, a: __m256i) -> __m256i {
-        // The sign goes over to the activations; |w| up to 128 times 127, twice, fits 16 bits.
-        unsafe { Self::dot_u(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
-    }
-    #[inline(always)]
-    unsafe fn gather_f16(p: [*const u8; 16]) -> Self::V {
-        unsafe { (_mm256_cvtph_ps(halves(&p[..8])), _mm256_cvtph_ps(halves(&p[8..]))) }
-    }
-    #[inline(always)]
-    unsafe fn load_w(p: *const u8) -> Self::W {
-        unsafe { (Self::load_b(p), Self::load_b(p.add(32))) }
-    }
-    #[inline(always)]
-    unsafe fn gather_words(p: [*const u8; 16]) -> [Self::I; 4] {
-        unsafe {
-            let (low, high) = (words_of_8(&p[..8]), words_of_8(&p[8..]));
-            std::array::from_fn(|i| (low[i], high[i]))
-        }
-    }
-    #[inline(always)]
-    unsafe fn low_f16(a: Self::I) -> Self::V {
-        unsafe {
-            let half = |a| {
-                // The low halves of each 128 bits' words, then those bits side by side.
-                let low = _mm256_setr_epi64x(0x0d0c_0908_0504_0100, -1, 0x0d0c_0908_0504_0100, -1);
-                let a = _mm256_permute4x64_epi64::<0x08>(_mm256_shuffle_epi8(a, low));
-                _mm256_cvtph_ps(_mm256_castsi256_si128(a))
-            };
-            (half(a.0), half(a.1))
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot_w<const SIGNED: bool>(acc: Self::I, w: Self::W, a: i32) -> Self::I {
-        unsafe {
-            let a = _mm256_set1_epi32(a);
-            let one = |acc, w| {
-                if VNNI {
-                    return _mm256_dpbusd_avx_epi32(acc, w, a);
-                }
-                let dot = if SIGNED { Self::dot_s(w, a) } else { Self::dot_u(w, a) };
-                _mm256_add_epi32(acc, dot)
-            };
-            (one(acc.0, w.0), one(acc.1, w.1))
-        }
-    }
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> Self::I {
         unsafe { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
     }
     #[inline(always)]
     unsafe fn load_i(p: *const i32) -> Self::I {
-        unsafe { Self::load_w(p.cast()) }
+        unsafe { (_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast())) }
     }
     #[inline(always)]
     unsafe fn store_i(p: *mut i32, x: Self::I) {
         unsafe {
-            Self::store_b(p.cast(), x.0);
-            Self::store_b(p.add(8).cast(), x.1);
+            _mm256_storeu_si256(p.cast(), x.0);
+            _mm256_storeu_si256(p.add(8).cast(), x.1);
         }
+    }
+    #[inline(always)]
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
+        unsafe { (_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
+    }
+    #[inline(always)]
+    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I {
+        unsafe { (_mm256_sub_epi32(a.0, b.0), _mm256_sub_epi32(a.1, b.1)) }
     }
     #[inline(always)]
     unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I {
@@ -217,11 +85,15 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
     #[inline(always)]
     unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
-        unsafe { (Self::and(a.0, b.0), Self::and(a.1, b.1)) }
+        unsafe { (_mm256_and_si256(a.0, b.0), _mm256_and_si256(a.1, b.1)) }
+    }
+    #[inline(always)]
+    unsafe fn xor_i(a: Self::I, b: Self::I) -> Self::I {
+        unsafe { (_mm256_xor_si256(a.0, b.0), _mm256_xor_si256(a.1, b.1)) }
     }
     #[inline(always)]
     unsafe fn or_i(a: Self::I, b: Self::I) -> Self::I {
-        unsafe { (Self::or(a.0, b.0), Self::or(a.1, b.1)) }
+        unsafe { (_mm256_or_si256(a.0, b.0), _mm256_or_si256(a.1, b.1)) }
     }
     #[inline(always)]
     unsafe fn shr_i(a: Self::I, n: i32) -> Self::I {
@@ -242,11 +114,112 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { (_mm256_srai_epi32::<24>(a.0), _mm256_srai_epi32::<24>(a.1)) }
     }
     #[inline(always)]
-    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
-        unsafe { (_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
+    unsafe fn lookup(table: &[i8; 16], b: Self::I) -> Self::I {
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            (_mm256_shuffle_epi8(table, b.0), _mm256_shuffle_epi8(table, b.1))
+        }
     }
     #[inline(always)]
     unsafe fn to_f32(a: Self::I) -> Self::V {
         unsafe { (_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1)) }
+    }
+    #[inline(always)]
+    unsafe fn low_f16(a: Self::I) -> Self::V {
+        unsafe {
+            let half = |a| {
+                // The low halves of each 128 bits' words, then those bits side by side.
+                let low = _mm256_setr_epi64x(0x0d0c_0908_0504_0100, -1, 0x0d0c_0908_0504_0100, -1);
+                let a = _mm256_permute4x64_epi64::<0x08>(_mm256_shuffle_epi8(a, low));
+                _mm256_cvtph_ps(_mm256_castsi256_si128(a))
+            };
+            (half(a.0), half(a.1))
+        }
+    }
+    #[inline(always)]
+    unsafe fn gather_words(p: &[*const u8; 16], offset: usize) -> [Self::I; 4] {
+        unsafe {
+            let (low, high) = (words_of_8(&p[..8], offset), words_of_8(&p[8..], offset));
+            std::array::from_fn(|i| (low[i], high[i]))
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: Self::I, w: Self::I, a: i32, signed: bool) -> Self::I {
+        unsafe {
+            let a = _mm256_set1_epi32(a);
+            let one = |acc, w| {
+                if VNNI {
+                    _mm256_dpbusd_avx_epi32(acc, w, a)
+                } else {
+                    widen(acc, pairs(w, a, signed))
+                }
+            };
+            (one(acc.0, w.0), one(acc.1, w.1))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dots<const N: usize>(
+        w: &[Self::I; N],
+        a: *const u8,
+        step: usize,
+        signed: bool,
+        top: i32,
+    ) -> Self::I {
+        unsafe {
+            let mut acc = Self::splat_i(0);
+            let mut sums = acc;
+            for i in 0..N {
+                let x = _mm256_set1_epi32(a.add(step * i).cast::<i32>().read_unaligned());
+                if VNNI {
+                    acc.0 = _mm256_dpbusd_avx_epi32(acc.0, w[i].0, x);
+                    acc.1 = _mm256_dpbusd_avx_epi32(acc.1, w[i].1, x);
+                    continue;
+                }
+                // Small codes are added in 16 bits as long as they fit, and widened then.
+                sums.0 = _mm256_add_epi16(sums.0, pairs(w[i].0, x, signed));
+                sums.1 = _mm256_add_epi16(sums.1, pairs(w[i].1, x, signed));
+                if (i + 1) % run(signed, top) == 0 || i + 1 == N {
+                    acc = (widen(acc.0, sums.0), widen(acc.1, sums.1));
+                    sums = Self::splat_i(0);
+                }
+            }
+            acc
+        }
+    }
+    #[inline(always)]
+    unsafe fn tile<const C: usize, const N: usize>(
+        w: *const u8,
+        a: *const u8,
+        step: usize,
+        signed: bool,
+        top: i32,
+    ) -> [Self::I; C] {
+        unsafe {
+            let mut acc = [Self::splat_i(0); C];
+            let mut sums = acc;
+            for i in 0..N {
+                let w = Self::load_i(w.add(64 * i).cast());
+                for c in 0..C {
+                    let x = a.add(step * i + 4 * c).cast::<i32>().read_unaligned();
+                    let x = _mm256_set1_epi32(x);
+                    if VNNI {
+                        acc[c].0 = _mm256_dpbusd_avx_epi32(acc[c].0, w.0, x);
+                        acc[c].1 = _mm256_dpbusd_avx_epi32(acc[c].1, w.1, x);
+                        continue;
+                    }
+                    sums[c].0 = _mm256_add_epi16(sums[c].0, pairs(w.0, x, signed));
+                    sums[c].1 = _mm256_add_epi16(sums[c].1, pairs(w.1, x, signed));
+                    if (i + 1) % run(signed, top) == 0 || i + 1 == N {
+                        acc[c] = (widen(acc[c].0, sums[c].0), widen(acc[c].1, sums[c].1));
+                        sums[c] = Self::splat_i(0);
+                    }
+                }
+            }
+            acc
+        }
     }
 }
