@@ -5,7 +5,7 @@
 
 use std::mem::offset_of;
 
-use super::source::{Cache, Params, Units, Words};
+use super::source::{Cache, Params, Units, Words, each};
 use crate::formats::iq4::VALUES as IQ4;
 use crate::formats::mxfp4::VALUES as FP4;
 use crate::formats::*;
@@ -62,7 +62,7 @@ unsafe fn minus<S: Simd>(x: S::V) -> S::V {
 #[inline(always)]
 unsafe fn bytes_bits<S: Simd>(words: &Words<S>, at: usize, n: usize) -> Words<S> {
     let mask = 0x0101_0101 * ((1 << n) - 1);
-    words.map(|w| unsafe {
+    each::<S>(*words, |_, w| unsafe {
         let w = if at == 0 { w } else { S::shr_i(w, at as i32) };
         S::and_i(w, S::splat_i(mask))
     })
@@ -84,13 +84,13 @@ unsafe fn add_bits<S: Simd>(
     n: usize,
 ) -> Words<S> {
     let mask = (0x0101_0101 * ((1 << n) - 1)) << to;
-    std::array::from_fn(|i| unsafe {
+    each::<S>(low, |i, low| unsafe {
         let moved = if from >= to {
             S::shr_i(high[i], (from - to) as i32)
         } else {
             S::shl_i(high[i], (to - from) as i32)
         };
-        S::or_i(low[i], S::and_i(moved, S::splat_i(mask)))
+        S::or_i(low, S::and_i(moved, S::splat_i(mask)))
     })
 }
 
@@ -109,12 +109,12 @@ unsafe fn nibbles<S: Simd>(p: &Units, offset: usize) -> Words<S> {
 /// Nibbles with the bits of `qh`, one for each code, above them.
 #[inline(always)]
 unsafe fn five_bits<S: Simd>(low: Words<S>, qh: S::I) -> Words<S> {
-    std::array::from_fn(|i| unsafe {
+    each::<S>(low, |i, low| unsafe {
         let four = S::and_i(S::shr_i(qh, 4 * i as i32), S::splat_i(15));
         // Bit `b` goes to bit 8 b + 4: the factor has bits 4, 11, 18 and 25, and no two products
         // of bits meet.
         let spread = S::mul_i(four, S::splat_i(0x0204_0810));
-        S::or_i(low[i], S::and_i(spread, S::splat_i(0x1010_1010)))
+        S::or_i(low, S::and_i(spread, S::splat_i(0x1010_1010)))
     })
 }
 
@@ -249,7 +249,7 @@ unsafe impl Codes for BlockIQ4NL {
     f16_d!(Self);
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
-        unsafe { nibbles::<S>(p, offset_of!(Self, qs)).map(|w| S::lookup(&IQ4, w)) }
+        unsafe { each::<S>(nibbles::<S>(p, offset_of!(Self, qs)), |_, w| S::lookup(&IQ4, w)) }
     }
 }
 
@@ -265,7 +265,7 @@ unsafe impl Codes for BlockMXFP4 {
     }
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
-        unsafe { nibbles::<S>(p, offset_of!(Self, qs)).map(|w| S::lookup(&FP4, w)) }
+        unsafe { each::<S>(nibbles::<S>(p, offset_of!(Self, qs)), |_, w| S::lookup(&FP4, w)) }
     }
 }
 
@@ -428,6 +428,8 @@ unsafe impl Codes for BlockIQ4XS {
     }
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
-        unsafe { nibbles::<S>(p, offset_of!(Self, qs) + 16 * J).map(|w| S::lookup(&IQ4, w)) }
+        unsafe {
+            each::<S>(nibbles::<S>(p, offset_of!(Self, qs) + 16 * J), |_, w| S::lookup(&IQ4, w))
+        }
     }
 }

@@ -200,7 +200,9 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
                         }
                     }
                 } else {
-                    mins = std::array::from_fn(|c| float(total, i, c));
+                    for c in 0..C {
+                        mins[c] = float(total, i, c);
+                    }
                 }
                 for c in 0..C {
                     acc[c] = S::fma(dmin, mins[c], acc[c]);

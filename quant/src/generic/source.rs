@@ -20,6 +20,16 @@ pub type Units = [*const u8; ROWS];
 /// 32 codes of 16 rows: word `i` has codes `4 i .. 4 i + 4` of each.
 pub type Words<S> = [<S as Simd>::I; WORDS];
 
+/// `f` of each word and its number. (`array::map` is not always inlined, and what is not lacks the
+/// level's instructions: ten times as slow, by measurement.)
+#[inline(always)]
+pub(super) fn each<S: Simd>(mut words: Words<S>, f: impl Fn(usize, S::I) -> S::I) -> Words<S> {
+    for (i, w) in words.iter_mut().enumerate() {
+        *w = f(i, *w);
+    }
+    words
+}
+
 /// The scales of a unit of 16 rows, a lane each.
 pub struct Params<S: Simd> {
     /// Integer scales, of each [`SUB`](IntBlock::SUB) weights; none in units of 32.
@@ -115,7 +125,7 @@ pub unsafe fn codes<S: Simd, T: Source, const J: usize>(
         let words = T::codes::<S, J>(p, stage, cache);
         if flipped::<S, T>() {
             let sign = S::splat_i(0x8080_8080_u32 as i32);
-            words.map(|w| S::xor_i(w, sign))
+            each::<S>(words, |_, w| S::xor_i(w, sign))
         } else {
             words
         }

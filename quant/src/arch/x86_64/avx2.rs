@@ -12,7 +12,8 @@ use crate::simd::Simd;
 unsafe fn words_of_8(p: &[*const u8], offset: usize) -> [__m256i; 4] {
     unsafe {
         let load = |i: usize| _mm_loadu_si128(p[i].add(offset).cast());
-        let r: [__m256i; 4] = std::array::from_fn(|i| _mm256_set_m128i(load(i + 4), load(i)));
+        let two = |i: usize| _mm256_set_m128i(load(i + 4), load(i));
+        let r = [two(0), two(1), two(2), two(3)];
         let (a, b) = (_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1]));
         let (c, d) = (_mm256_unpacklo_epi32(r[2], r[3]), _mm256_unpackhi_epi32(r[2], r[3]));
         [
@@ -140,7 +141,7 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     unsafe fn gather_words(p: &[*const u8; 16], offset: usize) -> [Self::I; 4] {
         unsafe {
             let (low, high) = (words_of_8(&p[..8], offset), words_of_8(&p[8..], offset));
-            std::array::from_fn(|i| (low[i], high[i]))
+            [(low[0], high[0]), (low[1], high[1]), (low[2], high[2]), (low[3], high[3])]
         }
     }
     #[inline(always)]

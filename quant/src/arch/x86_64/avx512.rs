@@ -81,11 +81,12 @@ unsafe impl Simd for Avx512 {
     unsafe fn gather_words(p: &[*const u8; 16], offset: usize) -> [__m512i; 4] {
         unsafe {
             let load = |i: usize| _mm_loadu_si128(p[i].add(offset).cast());
-            let r: [__m512i; 4] = std::array::from_fn(|i| {
+            let four = |i: usize| {
                 let low = _mm256_set_m128i(load(i + 4), load(i));
                 let high = _mm256_set_m128i(load(i + 12), load(i + 8));
                 _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-            });
+            };
+            let r = [four(0), four(1), four(2), four(3)];
             let (a, b) = (_mm512_unpacklo_epi32(r[0], r[1]), _mm512_unpackhi_epi32(r[0], r[1]));
             let (c, d) = (_mm512_unpacklo_epi32(r[2], r[3]), _mm512_unpackhi_epi32(r[2], r[3]));
             [
