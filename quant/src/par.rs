@@ -20,8 +20,8 @@
 //! allocated and no system call is made while steps follow each other closely, and an idle pool
 //! uses no CPU. A wake-up that is lost costs time, never the result: the leader does without.
 //!
-//! [loom](https://docs.rs/loom) tries all interleavings of it in `loom_tests` (CONTRIBUTING.md has
-//! the command), and Miri runs the ordinary tests.
+//! [loom](https://docs.rs/loom) tries the interleavings of it in `loom_tests`; CONTRIBUTING.md has
+//! the command.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, PoisonError};
@@ -56,7 +56,7 @@ mod sync {
     }
 
     /// Turns of the spin loop before a worker yields: about 50 microseconds.
-    pub const SPINS: u32 = if cfg!(miri) { 2 } else { 2_000 };
+    pub const SPINS: u32 = 2_000;
     /// Yields before a worker sleeps.
     pub const YIELDS: u32 = 60;
 }
@@ -419,7 +419,7 @@ mod tests {
     fn every_chunk_runs_once_in_every_step() {
         for threads in [1, 2, 3, 8] {
             let pool = Pool::new(threads).unwrap();
-            for steps in [1usize, 7, if cfg!(miri) { 20 } else { 300 }] {
+            for steps in [1usize, 7, 300] {
                 pool.scope(|team| {
                     for step in 0..steps {
                         let n = 1 + step % 37;
@@ -458,7 +458,7 @@ mod tests {
 
     #[test]
     fn pools_may_end_at_any_moment() {
-        for i in 0..if cfg!(miri) { 4 } else { 200 } {
+        for i in 0..200 {
             let pool = Pool::new(1 + i % 4).unwrap();
             for steps in 0..i % 3 {
                 let mut seen = vec![0; 5 * steps];
