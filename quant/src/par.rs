@@ -18,17 +18,64 @@
 //!
 //! A worker without a chunk spins, then yields, then sleeps on a condition variable; nothing is
 //! allocated and no system call is made while steps follow each other closely, and an idle pool
-//! uses no CPU.
+//! uses no CPU. A wake-up that is lost costs time, never the result: the leader does without.
+//!
+//! [loom](https://docs.rs/loom) tries the interleavings of it in `loom_tests`; CONTRIBUTING.md has
+//! the command.
 
-use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+use sync::{
+    AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, UnsafeCell, spin_loop,
+    yield_now,
+};
 
-/// Turns of the spin loop before a worker yields: about 50 microseconds.
-const SPINS: u32 = 2_000;
-/// Yields before a worker sleeps.
-const YIELDS: u32 = 60;
+/// What the protocol is built of: the standard library's.
+#[cfg(not(loom))]
+mod sync {
+    pub use std::hint::spin_loop;
+    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+    pub use std::thread::yield_now;
+
+    /// With the interface of loom's.
+    pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    /// Turns of the spin loop before a worker yields: about 50 microseconds.
+    pub const SPINS: u32 = 2_000;
+    /// Yields before a worker sleeps.
+    pub const YIELDS: u32 = 60;
+}
+
+/// The same of loom's, with less patience, so that sleeping is among what it tries.
+#[cfg(loom)]
+mod sync {
+    pub use loom::cell::UnsafeCell;
+    pub use loom::hint::spin_loop;
+    pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    pub use loom::sync::{Condvar, Mutex, MutexGuard};
+    pub use loom::thread::yield_now;
+
+    pub const SPINS: u32 = 1;
+    pub const YIELDS: u32 = 1;
+}
+
+use sync::{SPINS, YIELDS};
+
 /// Bytes of a thread's scratch memory, see [`Scratch`].
 pub const SCRATCH_BYTES: usize = 192 * 1024;
 
@@ -47,7 +94,8 @@ pub struct Scratch(Vec<Bytes64>);
 impl Scratch {
     /// Allocates.
     pub fn new() -> Scratch {
-        Scratch(vec![Bytes64([0; 64]); SCRATCH_BYTES / 64])
+        // loom makes a hundred thousand pools, whose chunks need none.
+        Scratch(vec![Bytes64([0; 64]); if cfg!(loom) { 0 } else { SCRATCH_BYTES / 64 }])
     }
 
     /// The first byte; aligned to 64, valid for [`SCRATCH_BYTES`].
@@ -57,9 +105,9 @@ impl Scratch {
 
     /// The memory as `f32`.
     pub fn as_f32(&mut self) -> &mut [f32] {
-        // SAFETY: the vector owns SCRATCH_BYTES initialised bytes at alignment 64, and every bit
+        // SAFETY: the vector owns that many initialised bytes at alignment 64, and every bit
         // pattern is an f32.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), SCRATCH_BYTES / 4) }
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 16) }
     }
 }
 
@@ -93,6 +141,20 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Shared {
+    fn new() -> Shared {
+        Shared {
+            ticket: Line(AtomicU64::new(0)),
+            done: Line(AtomicU32::new(0)),
+            job: UnsafeCell::new(None),
+            sleepers: AtomicU32::new(0),
+            started: AtomicU32::new(0),
+            panicked: AtomicBool::new(false),
+            exit: AtomicBool::new(false),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+        }
+    }
+
     /// Claims a chunk of the current step and runs it. False if none is left.
     fn work(&self, scratch: &mut Scratch) -> bool {
         let mut ticket = self.ticket.0.load(Ordering::Acquire);
@@ -112,7 +174,7 @@ impl Shared {
         }
         // SAFETY: this thread holds a claim on the step whose job this is, so the leader neither
         // writes the cell nor leaves `Team::run`, which borrows the closure, until `done` counts it.
-        let (job, n) = unsafe { (*self.job.get()).unwrap_unchecked() };
+        let (job, n) = self.job.with(|job| unsafe { (*job).unwrap_unchecked() });
         let chunk = (n - (ticket as u32)) as usize;
         // SAFETY: as above, the closure is alive.
         let job = unsafe { &*job };
@@ -134,9 +196,9 @@ impl Shared {
             }
             idle += 1;
             if idle < SPINS {
-                std::hint::spin_loop();
+                spin_loop();
             } else if idle < SPINS + YIELDS {
-                std::thread::yield_now();
+                yield_now();
             } else {
                 self.sleep();
                 idle = 0;
@@ -162,6 +224,13 @@ impl Shared {
             self.wake.notify_all();
         }
     }
+
+    /// Sends the workers home.
+    fn stop(&self) {
+        self.exit.store(true, Ordering::SeqCst);
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake.notify_all();
+    }
 }
 
 /// Threads that work on the steps of a forward pass.
@@ -181,17 +250,7 @@ impl Pool {
     /// What the system said when a thread could not be started.
     pub fn new(n_threads: usize) -> Result<Pool, String> {
         let n_threads = n_threads.clamp(1, 1024);
-        let shared = Arc::new(Shared {
-            ticket: Line(AtomicU64::new(0)),
-            done: Line(AtomicU32::new(0)),
-            job: UnsafeCell::new(None),
-            sleepers: AtomicU32::new(0),
-            started: AtomicU32::new(0),
-            panicked: AtomicBool::new(false),
-            exit: AtomicBool::new(false),
-            lock: Mutex::new(()),
-            wake: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::new());
         let threads = if n_threads > 1 {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(n_threads - 1)
@@ -202,7 +261,7 @@ impl Pool {
             pool.spawn_broadcast(move |_| workers.worker());
             // From here on the pool allocates nothing.
             while shared.started.load(Ordering::Acquire) as usize + 1 < n_threads {
-                std::thread::yield_now();
+                yield_now();
             }
             Some(pool)
         } else {
@@ -226,9 +285,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.exit.store(true, Ordering::SeqCst);
-        drop(self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
-        self.shared.wake.notify_all();
+        self.shared.stop();
         self.threads.take();
     }
 }
@@ -273,7 +330,7 @@ impl Team<'_> {
         // this function returns after the last of them has been counted in `done`.
         let f: *const Job = unsafe { std::mem::transmute(f) };
         // SAFETY: no chunk is claimed or claimable: the step before has finished.
-        unsafe { *shared.job.get() = Some((f, n)) };
+        shared.job.with_mut(|job| unsafe { *job = Some((f, n)) });
         shared.done.0.store(0, Ordering::Relaxed);
         let step = (shared.ticket.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         shared.ticket.0.store((step << 32) | u64::from(n), Ordering::SeqCst);
@@ -284,9 +341,9 @@ impl Team<'_> {
             spins += 1;
             // The chunk that is still out may be on a thread that was descheduled.
             if spins < SPINS {
-                std::hint::spin_loop();
+                spin_loop();
             } else {
-                std::thread::yield_now();
+                yield_now();
             }
         }
         if shared.panicked.swap(false, Ordering::Relaxed) {
@@ -354,7 +411,7 @@ impl<T> SendPtr<T> {
 // SAFETY: used for disjoint elements only, see the uses.
 unsafe impl<T: Send> Sync for SendPtr<T> {}
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -400,6 +457,22 @@ mod tests {
     }
 
     #[test]
+    fn pools_may_end_at_any_moment() {
+        for i in 0..200 {
+            let pool = Pool::new(1 + i % 4).unwrap();
+            for steps in 0..i % 3 {
+                let mut seen = vec![0; 5 * steps];
+                pool.scope(|team| team.for_chunks(&mut seen, 1, |_, c, _| c[0] += 1));
+                assert!(seen.iter().all(|x| *x == 1));
+            }
+            // Once in a while when the workers sleep.
+            if i % 16 == 15 {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    }
+
+    #[test]
     fn scopes_of_several_threads_take_turns() {
         let pool = Pool::new(2).unwrap();
         std::thread::scope(|s| {
@@ -413,6 +486,91 @@ mod tests {
                     }
                 });
             }
+        });
+    }
+}
+
+/// Every interleaving that loom finds, of a leader and one or two workers.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::thread;
+
+    /// Runs `lead` with `workers` threads in every order; each must end when it is sent home.
+    fn explore(workers: usize, preemptions: usize, lead: fn(&mut Team<'_>)) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.check(move || {
+            let shared = Arc::new(Shared::new());
+            let threads: Vec<_> = (0..workers)
+                .map(|_| {
+                    let shared = shared.clone();
+                    thread::spawn(move || shared.worker())
+                })
+                .collect();
+            let leader = Mutex::new(Scratch::new());
+            let scratch = leader.lock().unwrap();
+            lead(&mut Team { shared: &shared, scratch, n_threads: workers + 1 });
+            shared.stop();
+            threads.into_iter().for_each(|t| t.join().unwrap());
+        });
+    }
+
+    /// A step of `n` chunks, of which each writes its own cell: loom fails if two threads have one,
+    /// or if a chunk is not over, or not seen, when the step is.
+    fn step(team: &mut Team<'_>, n: usize) {
+        let cells: Vec<_> = (0..n).map(|_| UnsafeCell::new(0)).collect();
+        let shared = Cells(&cells);
+        team.run(n, &|chunk, _| {
+            // SAFETY: as loom says.
+            shared.get()[chunk].with_mut(|x| unsafe { *x += chunk + 1 });
+        });
+        for (i, cell) in cells.iter().enumerate() {
+            // SAFETY: as loom says.
+            cell.with(|x| assert_eq!(unsafe { *x }, i + 1));
+        }
+    }
+
+    struct Cells<'a>(&'a [UnsafeCell<usize>]);
+
+    impl Cells<'_> {
+        fn get(&self) -> &[UnsafeCell<usize>] {
+            self.0
+        }
+    }
+
+    // SAFETY: what is to be shown; loom checks every access.
+    unsafe impl Sync for Cells<'_> {}
+
+    #[test]
+    fn steps_follow_each_other_with_one_worker() {
+        explore(1, 3, |team| {
+            step(team, 2);
+            step(team, 3);
+        });
+    }
+
+    #[test]
+    fn steps_follow_each_other_with_two_workers() {
+        explore(2, 2, |team| {
+            step(team, 2);
+            step(team, 2);
+        });
+    }
+
+    #[test]
+    fn a_pool_without_steps_ends() {
+        explore(2, 3, |_| {});
+    }
+
+    #[test]
+    fn a_panic_is_seen_by_the_leader() {
+        // loom runs everything on one thread, whose hook would print each.
+        std::panic::set_hook(Box::new(|_| {}));
+        explore(1, 3, |team| {
+            let run = AssertUnwindSafe(|| team.run(2, &|chunk, _| assert!(chunk != 1)));
+            assert!(catch_unwind(run).is_err());
+            step(team, 2);
         });
     }
 }

@@ -8,12 +8,16 @@ is reported is the median of the rounds, and the median of each round's own rati
 
 Both do what llama-bench does: prefill is one prompt of `-p` meaningless tokens into an empty
 context (or one with `--depth` tokens), decode is `-n` single tokens after that many, and each
-process first does both once without measuring.
+process first does both once without measuring. Beside Siskin's figure stands its share of what the
+machine can do: of the read bandwidth for decoding, of the rate of 8-bit multiplications for prefill
+(`siskin bench --limits`, once for each file; the best counts).
 
-    python tools/peers/bench.py -m MODEL.gguf [-m MORE.gguf] [-o FILE.json]
+    python tools/peers/bench.py -m MODEL.gguf [-m MORE.gguf] [--shape llama-1b:q4_0] [-d 0 -d 4096]
+        [--record NAME]
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -22,30 +26,47 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+RECORD = ROOT / "benches" / "record"
 TESTS = {"prefill": "n_prompt", "decode": "n_gen"}
+LIMITS = {"prefill": "int8", "decode": "read"}
 
 
 def arguments():
     a = argparse.ArgumentParser(description="Siskin against llama.cpp, in turn, on one machine.")
-    a.add_argument("-m", "--model", action="append", required=True, help="a GGUF file; repeatable")
+    a.add_argument("-m", "--model", action="append", default=[], help="a GGUF file; repeatable")
+    a.add_argument("--shape", action="append", default=[], metavar="SHAPE:TYPE",
+                   help="random weights of a shape and type that `siskin bench --shape` knows, "
+                        "for example llama-1b:q4_k_m; repeatable")
     a.add_argument("-p", "--n-prompt", type=int, default=512, help="tokens of the prompt")
     a.add_argument("-n", "--n-gen", type=int, default=128, help="tokens to generate")
     a.add_argument("-t", "--threads", type=int, default=2)
-    a.add_argument("-d", "--depth", type=int, default=0, help="tokens in the context before")
+    a.add_argument("-d", "--depth", type=int, action="append",
+                   help="tokens in the context before; repeatable (default: 0)")
     a.add_argument("-r", "--rounds", type=int, default=5)
     a.add_argument("--reps", type=int, default=1, help="samples per process and round")
     a.add_argument("--flash", choices=("auto", "off", "on"), default="auto",
                    help="llama.cpp's flash attention (auto is llama-bench's default)")
     a.add_argument("--siskin", default=str(ROOT / "target" / "release" / "siskin"),
                    help="the command to measure (default: target/release/siskin)")
+    a.add_argument("--cpu", help="the kernel level that Siskin is held to, for example avx2")
+    a.add_argument("--peer", default=sys.executable, metavar="PYTHON",
+                   help="the Python that has the llama-cpp-python to measure (default: this one)")
     a.add_argument("--only", choices=("siskin", "llama.cpp"), help="leave the other one out")
+    a.add_argument("--scratch", help="folder for the files of --shape (default: a temporary one)")
     a.add_argument("-o", "--output", help="write all samples here, as JSON")
-    a.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    return a.parse_args()
+    a.add_argument("--record", metavar="NAME",
+                   help="write benches/record/NAME.json (all samples) and NAME.md (the table)")
+    a.add_argument("--worker", choices=("bench", "version"), help=argparse.SUPPRESS)
+    args = a.parse_args()
+    args.depth = args.depth or [0]
+    if not args.worker and not args.model and not args.shape:
+        a.error("nothing to measure: give -m or --shape")
+    return args
 
 
 # llama.cpp, in a process of its own.
@@ -58,7 +79,8 @@ def worker(args):
     import llamacpp
 
     random.seed(1)
-    n_ctx = args.depth + max(args.n_prompt, args.n_gen, 1)
+    depth = args.depth[0]
+    n_ctx = depth + max(args.n_prompt, args.n_gen, 1)
     with llamacpp.Peer(args.model[0], n_ctx=n_ctx, n_batch=512, threads=args.threads,
                        kv="f16", flash=args.flash) as peer:
         def tokens(n, at):
@@ -68,9 +90,10 @@ def worker(args):
             return out
 
         def run(n_prompt, n_gen):
-            peer.clear()
-            peer.run(tokens(args.depth, 0))
-            batch = tokens(n_prompt + n_gen, args.depth)
+            if not peer.rewind(depth):
+                peer.clear()
+                peer.run(tokens(depth, 0))
+            batch = tokens(n_prompt + n_gen, depth)
             start = time.perf_counter_ns()
             if n_prompt:
                 peer.run(batch)
@@ -89,7 +112,7 @@ def worker(args):
                 **peer.settings(),
                 "n_prompt": n_prompt,
                 "n_gen": n_gen,
-                "n_depth": args.depth,
+                "n_depth": depth,
                 "avg_ts": statistics.fmean(ts),
                 "stddev_ts": statistics.stdev(ts) if len(ts) > 1 else 0.0,
                 "samples_ns": ns,
@@ -98,42 +121,50 @@ def worker(args):
     print(json.dumps(rows))
 
 
-def llama_cpp(args, model):
-    command = [sys.executable, str(HERE / "bench.py"), "--worker", "-m", model,
-               "--flash", args.flash, "--reps", str(args.reps), *common(args)]
-    return measured(command)
+def llama_cpp(args, model, depth):
+    command = [args.peer, str(HERE / "bench.py"), "--worker", "bench", "-m", model,
+               "--flash", args.flash, "--reps", str(args.reps)]
+    return measured(command + common(args, depth))
 
 
-def siskin(args, model):
+def siskin(args, model, depth):
     command = [args.siskin, "bench", "-m", model, "-r", str(args.reps), "--json"]
-    return measured(command + common(args))
+    return measured(command + level(args) + common(args, depth))
 
 
-def common(args):
-    out = ["-p", str(args.n_prompt), "-n", str(args.n_gen), "-t", str(args.threads)]
-    # Left out where it is nothing, so that a command without it can be measured too.
-    return out + (["--depth", str(args.depth)] if args.depth else [])
+def level(args):
+    return ["--cpu", args.cpu] if args.cpu else []
+
+
+def common(args, depth):
+    return ["-p", str(args.n_prompt), "-n", str(args.n_gen), "-t", str(args.threads),
+            "--depth", str(depth)]
+
+
+def output(command):
+    """What a process printed."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\nexited with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def measured(command):
     """Runs one process; its samples by test."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\nexited with {done.returncode}:\n{done.stderr[-2000:]}")
-    rows = json.loads(done.stdout)
+    rows = json.loads(output(command))
     return {test: next((r for r in rows if r[field] > 0), None) for test, field in TESTS.items()}
 
 
 # Rounds and what they say.
 
 
-def rounds(args, model, engines):
+def rounds(args, model, depth, engines):
     """samples[engine][test] = one list of tokens/s per round."""
     samples = {e: {t: [] for t in TESTS} for e in engines}
     first_rows = {}
     for i in range(args.rounds):
         for engine in list(engines)[::1 if i % 2 == 0 else -1]:
-            row = engines[engine](args, model)
+            row = engines[engine](args, model, depth)
             first_rows.setdefault(engine, row)
             for test in TESTS:
                 if row[test]:
@@ -142,6 +173,33 @@ def rounds(args, model, engines):
                              for t in TESTS if row[t])
             print(f"  round {i + 1}: {engine:9} {said}", file=sys.stderr, flush=True)
     return samples, first_rows
+
+
+def limits(args, model):
+    """What the machine reads and multiplies a second, and what each test needs of it for a token;
+    without the latter where the level has no such instructions."""
+    rows = measured([args.siskin, "bench", "-m", model, "-r", "1", "--json", "--limits",
+                     *level(args), *common(args, 0)])
+    out = {}
+    for test, row in rows.items():
+        if row:
+            found = row["limits"]
+            out |= {"read": found["read_bytes_per_s"], "int8": found["int8_ops_per_s"]}
+            if found["share"]:
+                out[f"{test}_need"] = found["share"] * out[LIMITS[test]] / row["median_ts"]
+    return out
+
+
+def add_shares(results):
+    """Siskin's share of the machine's limits: of the best that was measured before any file, since
+    whatever disturbs a measurement makes it lower."""
+    best = {k: max((r["limits"].get(k) or 0 for r in results), default=0) for k in ("read", "int8")}
+    for r in results:
+        for test, tests in r["summary"].items():
+            need, limit = r["limits"].get(f"{test}_need"), best[LIMITS[test]]
+            if need and limit:
+                tests["share"] = tests["siskin"]["median"] * need / limit
+    return best
 
 
 def summary(samples):
@@ -161,21 +219,44 @@ def summary(samples):
 
 def table(args, results):
     """A markdown table; each cell is the median, the ratios' range in brackets."""
-    where = f", {args.depth} tokens in the context before" if args.depth else ""
     n = {"prefill": args.n_prompt, "decode": args.n_gen}
     lines = [
-        f"{args.threads} threads, medians of {args.rounds} rounds in turn, tokens/s{where}.", "",
-        "| model | test | siskin | llama.cpp | ratio (lowest to highest round) |",
-        "|---|---|---:|---:|---:|",
+        f"{args.threads} threads, medians of {args.rounds} rounds in turn, tokens/s.", "",
+        "| model | depth | test | siskin | of the limit | llama.cpp | "
+        "ratio (lowest to highest round) |",
+        "|---|---:|---|---:|---:|---:|---:|",
     ]
-    for model, result in results.items():
+    for result in results:
         for test, r in result["summary"].items():
             cells = [f"{r[e]['median']:.1f}" if e in r else "" for e in ("siskin", "llama.cpp")]
+            cells.insert(1, f"{100 * r['share']:.0f}%" if "share" in r else "")
             ratio = r.get("ratio")
             cells.append(f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
                          if ratio else "")
-            lines.append(f"| {model} | {test} {n[test]} | " + " | ".join(cells) + " |")
+            lines.append(f"| {result['model']} | {result['depth']} | {test} {n[test]} | "
+                         + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def described(whole):
+    """The machine, the limits and the versions, in words."""
+    m, v = whole["machine"], whole["versions"]
+    lines = [f"{m['date']}: {m['cpu']}, {m['cores']} cores ({' '.join(m['features'])}), "
+             f"{m['memory_gib']} GiB of memory, {m['system']}; load average before: "
+             f"{m['load_average'][0]}."]
+    best = whole["limits"]
+    if best["read"]:
+        text = f"`siskin bench --limits`: reads {best['read'] / 1e9:.1f} GB/s"
+        if best["int8"]:
+            text += f", {best['int8'] / 1e12:.2f} Tops/s on bytes"
+        lines.append(text + " (the best found).")
+    if "siskin" in v:
+        kernels = {row["kernel_level"] for r in whole["results"]
+                   for row in r["first_round"].get("siskin", {}).values() if row}
+        lines.append(f"{v['siskin']} ({v['siskin_commit']}), {'/'.join(sorted(kernels))} kernels.")
+    if "llama_cpp_python" in v:
+        lines.append(f"llama-cpp-python {v['llama_cpp_python']}: {v['system_info']}.")
+    return "\n\n".join(lines)
 
 
 def machine():
@@ -206,42 +287,69 @@ def machine():
 def versions(args, engines):
     out = {"python": platform.python_version()}
     if "llama.cpp" in engines:
-        import llamacpp
-
-        out |= llamacpp.version()
+        out |= json.loads(output([args.peer, str(HERE / "bench.py"), "--worker", "version"]))
     if "siskin" in engines:
-        said = subprocess.run([args.siskin, "--version"], capture_output=True, text=True)
         commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
                                 capture_output=True, text=True)
-        out |= {"siskin": said.stdout.strip(), "siskin_commit": commit.stdout.strip()}
+        out |= {"siskin": output([args.siskin, "--version"]).strip(),
+                "siskin_commit": commit.stdout.strip()}
     return out
+
+
+@contextlib.contextmanager
+def file_of(args, spec):
+    """Writes the model of `SHAPE:TYPE`, which is deleted again."""
+    shape, _, ty = spec.partition(":")
+    with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+        path = str(pathlib.Path(folder) / f"{shape}-{ty}.gguf")
+        output([args.siskin, "bench", "--shape", shape, "--type", ty, "--save", path,
+                "-p", "0", "-n", "0"])
+        yield path
+
+
+def model_results(args, engines, name, path):
+    limit = limits(args, path) if "siskin" in engines else {}
+    for depth in args.depth:
+        print(f"{name}, depth {depth}", file=sys.stderr, flush=True)
+        samples, settings = rounds(args, path, depth, engines)
+        yield {"model": name, "bytes": os.path.getsize(path), "depth": depth, "limits": limit,
+               "summary": summary(samples), "samples_ts": samples,
+               "first_round": without_paths(settings)}
 
 
 def main():
     args = arguments()
-    if args.worker:
+    if args.worker == "bench":
         return worker(args)
+    if args.worker == "version":
+        import llamacpp
+
+        return print(json.dumps(llamacpp.version()))
     engines = {"siskin": siskin, "llama.cpp": llama_cpp}
     if args.only:
         engines = {args.only: engines[args.only]}
-    described = machine()
-    if described["load_average"][0] > 0.5:
-        print(f"note: load average is {described['load_average'][0]}; a busy machine makes "
+    whole = {"machine": machine(), "versions": versions(args, engines), "threads": args.threads,
+             "n_prompt": args.n_prompt, "n_gen": args.n_gen, "rounds": args.rounds,
+             "reps": args.reps, "results": []}
+    if whole["machine"]["load_average"][0] > 0.5:
+        print(f"note: load average is {whole['machine']['load_average'][0]}; a busy machine makes "
               "these figures worth little", file=sys.stderr)
-    results = {}
-    for model in args.model:
-        name = pathlib.Path(model).stem
-        print(name, file=sys.stderr, flush=True)
-        samples, settings = rounds(args, model, engines)
-        results[name] = {"bytes": os.path.getsize(model), "summary": summary(samples),
-                         "samples_ts": samples, "first_round": without_paths(settings)}
-    print(table(args, results))
+    for path in args.model:
+        whole["results"] += model_results(args, engines, pathlib.Path(path).stem, path)
+    for spec in args.shape:
+        with file_of(args, spec) as path:
+            name = f"{pathlib.Path(path).stem}, random weights"
+            whole["results"] += model_results(args, engines, name, path)
+    whole["limits"] = add_shares(whole["results"])
+    text = table(args, whole["results"]) + "\n\n" + described(whole)
+    print(text)
+    samples = json.dumps(whole, indent=1) + "\n"
     if args.output:
-        whole = {"machine": described, "versions": versions(args, engines),
-                 "threads": args.threads, "n_prompt": args.n_prompt, "n_gen": args.n_gen,
-                 "n_depth": args.depth, "rounds": args.rounds, "reps": args.reps,
-                 "models": results}
-        pathlib.Path(args.output).write_text(json.dumps(whole, indent=1) + "\n")
+        pathlib.Path(args.output).write_text(samples)
+    if args.record:
+        RECORD.mkdir(exist_ok=True)
+        (RECORD / f"{args.record}.json").write_text(samples)
+        (RECORD / f"{args.record}.md").write_text(f"# {args.record}\n\n{text}\n")
 
 
 def without_paths(settings):

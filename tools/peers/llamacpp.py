@@ -72,6 +72,7 @@ class Peer:
             "n_threads": threads,
             "kv": kv,
             "flash_attn": flash,
+            "swa_full": bool(cp.swa_full),
         }
         self.ctx = ll.llama_init_from_model(self.model, cp)
         if not self.ctx:
@@ -125,6 +126,14 @@ class Peer:
 
     def clear(self):
         ll.llama_memory_clear(ll.llama_get_memory(self.ctx), True)
+
+    def rewind(self, n):
+        """Forgets what comes after the first `n` positions; false where they are not all held."""
+        memory = ll.llama_get_memory(self.ctx)
+        if n == 0 or ll.llama_memory_seq_pos_max(memory, 0) < n - 1:
+            return False
+        return (ll.llama_memory_seq_rm(memory, 0, n, -1)
+                and ll.llama_memory_seq_pos_min(memory, 0) == 0)
 
     def run(self, tokens):
         """Appends tokens and computes, but does not copy, the last one's logits: for timing."""

@@ -1,10 +1,12 @@
 //! `siskin bench`
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
+use siskin::gguf::GgufFile;
 use siskin::{Engine, Session};
 
 use crate::args::{ModelArgs, SessionArgs};
@@ -36,13 +38,16 @@ pub struct BenchArgs {
     /// Measure the limits of this machine too, and give results as a share of them.
     #[arg(long)]
     limits: bool,
-    /// Measure a model of this shape with random weights instead of a file: llama-1b, llama-3b or
-    /// llama-8b. Takes as much memory as the model.
+    /// Measure a model of this shape with random weights instead of a file: smollm2-135m, llama-1b,
+    /// llama-3b or llama-8b. Takes as much memory as the model.
     #[arg(long, conflicts_with = "model")]
     shape: Option<String>,
     /// The weight type of --shape: a type such as q8_0, or a mix: q3_k_m, q4_k_m, q5_k_m.
     #[arg(long = "type", default_value = "q4_k_m", requires = "shape")]
     ty: String,
+    /// Write the model of --shape to this file and measure that; with -p 0 -n 0, only write it.
+    #[arg(long, requires = "shape")]
+    save: Option<PathBuf>,
     /// Print a JSON array in the shape of llama-bench's.
     #[arg(long)]
     json: bool,
@@ -195,15 +200,22 @@ impl Bench<'_> {
 }
 
 pub fn main(mut args: BenchArgs) -> anyhow::Result<()> {
+    if let (Some(shape), Some(path)) = (&args.shape, &args.save) {
+        crate::shape::save(shape, &args.ty, path)?;
+        if args.n_prompt + args.n_gen == 0 {
+            return Ok(());
+        }
+    }
     if args.repetitions == 0 || args.n_prompt + args.n_gen == 0 {
         bail!("nothing to measure: -r, and one of -p and -n, must be above 0");
     }
     let needed = args.depth + args.n_prompt.max(args.n_gen).max(8);
     args.session.ctx = Some(args.session.ctx.unwrap_or(0).max(needed));
     let start = Instant::now();
-    let engine = match &args.shape {
-        Some(shape) => args.model.load_file(crate::shape::make(shape, &args.ty)?)?,
-        None => args.model.load()?,
+    let engine = match (&args.shape, &args.save) {
+        (_, Some(path)) => args.model.load_file(GgufFile::open(path)?)?,
+        (Some(shape), None) => args.model.load_file(crate::shape::make(shape, &args.ty)?)?,
+        (None, None) => args.model.load()?,
     };
     let mut session = args.session.session(&engine)?;
     let first = tokens(args.n_prompt.max(1), engine.hparams().n_vocab);

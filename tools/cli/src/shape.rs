@@ -1,9 +1,12 @@
-//! Models of a shape with random weights, made in memory: what a model of that size will do on this
-//! machine, before it is downloaded.
+//! Models of a shape with random weights, made in memory or in a file: what a model of that size
+//! will do on this machine, before it is downloaded.
+
+use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use siskin::GgmlType;
-use siskin::gguf::{Builder, GgufFile};
+use siskin::gguf::{Builder, GgufFile, Writer};
 use siskin_quant::formats;
 
 /// The sizes of a Llama model.
@@ -18,8 +21,18 @@ struct Shape {
     tied: bool,
 }
 
-/// Llama 3.2 1B and 3B, Llama 3.1 8B.
-const SHAPES: [Shape; 3] = [
+/// SmolLM2 135M, Llama 3.2 1B and 3B, Llama 3.1 8B.
+const SHAPES: [Shape; 4] = [
+    Shape {
+        name: "smollm2-135m",
+        n_layer: 30,
+        n_embd: 576,
+        n_ff: 1536,
+        n_head: 9,
+        n_head_kv: 3,
+        n_vocab: 49_152,
+        tied: true,
+    },
     Shape {
         name: "llama-1b",
         n_layer: 16,
@@ -93,8 +106,24 @@ fn pattern(ty: GgmlType, cols: usize) -> anyhow::Result<Vec<u8>> {
     Ok(row)
 }
 
-/// Makes the model.
+/// Makes the model in memory.
 pub fn make(shape: &str, ty: &str) -> anyhow::Result<GgufFile> {
+    let (builder, tensors) = describe(shape, ty)?;
+    let writer = fill(builder.start(Vec::new())?, &tensors)?;
+    Ok(GgufFile::from_bytes(writer.finish()?)?)
+}
+
+/// Writes the model to a file.
+pub fn save(shape: &str, ty: &str, path: &Path) -> anyhow::Result<()> {
+    let (builder, tensors) = describe(shape, ty)?;
+    Ok(fill(builder.create(path)?, &tensors)?.commit()?)
+}
+
+/// A tensor's name, type and shape.
+type Tensor = (String, GgmlType, Vec<u64>);
+
+/// The model's metadata and tensors.
+fn describe(shape: &str, ty: &str) -> anyhow::Result<(Builder, Vec<Tensor>)> {
     let Some(s) = SHAPES.iter().find(|s| s.name == shape) else {
         let names: Vec<_> = SHAPES.iter().map(|s| s.name).collect();
         bail!("--shape {shape}: one of {}", names.join(", "));
@@ -120,7 +149,7 @@ pub fn make(shape: &str, ty: &str) -> anyhow::Result<GgufFile> {
     b.put("tokenizer.ggml.merges", &["t 0"][..])?;
 
     let kv = s.n_embd / u64::from(s.n_head) * u64::from(s.n_head_kv);
-    let mut tensors: Vec<(String, GgmlType, Vec<u64>)> = Vec::new();
+    let mut tensors: Vec<Tensor> = Vec::new();
     let mut matrix = |name: String, ty, cols, rows| tensors.push((name, ty, vec![cols, rows]));
     matrix("token_embd.weight".into(), if s.tied { output } else { rest }, s.n_embd, s.n_vocab);
     if !s.tied {
@@ -149,8 +178,12 @@ pub fn make(shape: &str, ty: &str) -> anyhow::Result<GgufFile> {
     for (name, ty, shape) in &tensors {
         b.tensor(name, *ty, shape)?;
     }
-    let mut writer = b.start(Vec::new())?;
-    for (_, ty, shape) in &tensors {
+    Ok((b, tensors))
+}
+
+/// Writes the tensors' values.
+fn fill<W: Write>(mut writer: Writer<W>, tensors: &[Tensor]) -> anyhow::Result<Writer<W>> {
+    for (_, ty, shape) in tensors {
         let row = if shape.len() == 1 {
             std::iter::repeat_n(1f32.to_le_bytes(), shape[0] as usize).flatten().collect()
         } else {
@@ -160,5 +193,5 @@ pub fn make(shape: &str, ty: &str) -> anyhow::Result<GgufFile> {
             writer.write(&row)?;
         }
     }
-    Ok(GgufFile::from_bytes(writer.finish()?)?)
+    Ok(writer)
 }

@@ -1,0 +1,69 @@
+//! A whole decoding step and a prompt of 512 tokens, on all threads. `SISKIN_BENCH_MODELS` names
+//! the files, as `PATH` names folders; without it, a model of SmolLM2-135M's shape with random
+//! weights is made in memory.
+
+#[path = "../tools/cli/src/shape.rs"]
+#[allow(dead_code)]
+mod shape;
+mod support;
+
+use std::time::Duration;
+
+use criterion::{Criterion, SamplingMode, Throughput};
+use siskin::gguf::GgufFile;
+use siskin::{Engine, EngineOptions, Session, SessionOptions};
+
+const PROMPT: usize = 512;
+/// Positions that decoding goes through, again and again.
+const DECODE: usize = 64;
+
+fn model(c: &mut Criterion, name: &str, file: GgufFile) {
+    let options = EngineOptions { threads: Some(support::threads()), ..EngineOptions::default() };
+    let engine = Engine::from_file(file, &options).unwrap_or_else(|e| panic!("{e}"));
+    let options = SessionOptions { n_ctx: Some(PROMPT + DECODE), ..SessionOptions::default() };
+    let mut session = Session::new(&engine, &options).unwrap_or_else(|e| panic!("{e}"));
+    let mut rng = support::Random::new();
+    let n_vocab = engine.hparams().n_vocab as u64;
+    let mut tokens = |n: usize| (0..n).map(|_| (rng.next() % n_vocab) as u32).collect::<Vec<_>>();
+    let mut group = c.benchmark_group(format!("model/{name}"));
+
+    let token = tokens(1)[0];
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("decode", |b| {
+        b.iter(|| {
+            if session.tokens().len() >= DECODE {
+                session.rewind(0);
+            }
+            session.decode(token).expect("room for a token");
+        });
+    });
+
+    let prompt = tokens(if support::is_test() { 32 } else { PROMPT });
+    group.throughput(Throughput::Elements(prompt.len() as u64));
+    group.sampling_mode(SamplingMode::Flat).measurement_time(Duration::from_secs(2));
+    group.bench_function(format!("prefill {}", prompt.len()), |b| {
+        b.iter(|| {
+            session.rewind(0);
+            session.prefill(&prompt).expect("room for the prompt");
+        });
+    });
+    group.finish();
+}
+
+fn main() {
+    let mut c = support::criterion();
+    match std::env::var_os("SISKIN_BENCH_MODELS") {
+        Some(paths) => {
+            for path in std::env::split_paths(&paths) {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                let file = GgufFile::open(&path).unwrap_or_else(|e| panic!("{e}"));
+                model(&mut c, &name, file);
+            }
+        }
+        None => {
+            let file = shape::make("smollm2-135m", "q4_1").expect("a model");
+            model(&mut c, "smollm2-135m, random weights", file);
+        }
+    }
+    c.final_summary();
+}
