@@ -6,10 +6,12 @@ mod catalog;
 mod chat;
 mod complete;
 mod download;
+mod hub;
 mod inspect;
 mod logits;
 mod output;
 mod perplexity;
+mod pip;
 mod process;
 mod run;
 mod shape;
@@ -35,6 +37,8 @@ use clap::{Parser, Subcommand};
         MODEL is a path, a name in the store (see `siskin list`) or hf:OWNER/REPO/FILE.gguf.\n\n\
         Environment:\n  \
         SISKIN_HOME   where models are kept (default: siskin/models in the user's cache folder)\n  \
+        HF_TOKEN      a token for models of the hub that need one\n  \
+        HF_ENDPOINT   a mirror of the hub\n  \
         SISKIN_CPU    forces a kernel level: scalar, wide, avx2, avxvnni, avx512, neon, dotprod, i8mm\n  \
         NO_COLOR      no colours\n\n\
         Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted."
