@@ -41,6 +41,9 @@ pub fn main(mut args: PerplexityArgs) -> anyhow::Result<()> {
         bail!("--ctx {n_ctx}: chunks of at least 4 tokens can be scored");
     }
     args.session.ctx = Some(n_ctx);
+    if args.chunks == Some(0) {
+        bail!("--chunks 0: nothing to score");
+    }
     let text = read_text(&args.file)?;
     let encode = EncodeOptions { add_special: true, parse_special: false };
     let mut tokens = tokenizer.encode(&text, encode)?;

@@ -146,7 +146,7 @@ pub fn answer(
     options: &GenerateOptions,
     quiet: bool,
 ) -> anyhow::Result<Answer> {
-    process::cancel_on_interrupt(session.cancel_handle())?;
+    let _interruptible = process::Interruptible::new(session.cancel_handle())?;
     let start = Instant::now();
     let mut result = Answer {
         text: String::new(),
@@ -163,8 +163,8 @@ pub fn answer(
                 match piece {
                     Ok(piece) => {
                         if !quiet {
-                            out.write_all(piece.as_bytes())?;
-                            out.flush()?;
+                            let written = out.write_all(piece.as_bytes());
+                            written.and_then(|()| out.flush()).context("standard output")?;
                         }
                         result.text += &piece;
                     }
