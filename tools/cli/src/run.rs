@@ -13,7 +13,7 @@ use siskin::{Engine, Error, Finish, GenerateOptions, Session};
 use crate::args::{ModelArgs, PromptArgs, SamplerArgs, SessionArgs};
 use crate::{output, process};
 
-/// Gives one answer, as it is generated.
+/// Gives one answer, as it is generated
 ///
 /// The model's chat template is applied if it has one; --raw goes on with the text instead.
 ///
@@ -25,10 +25,6 @@ use crate::{output, process};
 pub struct RunArgs {
     #[command(flatten)]
     prompt: PromptArgs,
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    generate: GenerateArgs,
     /// Complete the text; apply no chat template.
     #[arg(long)]
     raw: bool,
@@ -39,6 +35,10 @@ pub struct RunArgs {
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    generate: GenerateArgs,
+    #[command(flatten)]
     session: SessionArgs,
     #[command(flatten)]
     sampler: SamplerArgs,
@@ -46,6 +46,7 @@ pub struct RunArgs {
 
 /// What an answer is like.
 #[derive(Args)]
+#[command(next_help_heading = "Answer")]
 pub struct GenerateArgs {
     /// Tokens at the most [default: until the model ends or the context is full].
     #[arg(short = 'n', long)]
