@@ -144,30 +144,17 @@ impl Engine {
     /// [`Error::Memory`], with the numbers, if the session does not fit.
     pub fn plan(&self, options: &SessionOptions) -> Result<(SessionShape, MemoryPlan)> {
         let h = self.hparams();
-        let trained = h.n_ctx_train;
+        let wanted = options.shape(h)?;
         let shape = |n_ctx: usize| SessionShape {
             n_ctx,
-            n_batch: options.n_batch.min(n_ctx).max(1),
-            k_type: options.k_type,
-            v_type: options.v_type,
+            n_batch: wanted.n_batch.min(n_ctx).max(1),
+            ..wanted
         };
         let plan = |n_ctx: usize| {
             let bytes = self.0.file.file_bytes();
             MemoryPlan::new(h, &self.0.model.weights, bytes, &shape(n_ctx))
         };
-        if options.n_batch == 0 {
-            return Err(Error::Invalid("a batch of 0 tokens".into()));
-        }
-        match options.n_ctx {
-            Some(0) => return Err(Error::Invalid("a context of 0 positions".into())),
-            Some(n) if n > trained => {
-                return Err(Error::Invalid(format!(
-                    "a context of {n} positions: the model was trained for {trained}"
-                )));
-            }
-            _ => {}
-        }
-        let mut n_ctx = options.n_ctx.unwrap_or(trained.min(DEFAULT_CTX));
+        let mut n_ctx = wanted.n_ctx;
         let mut fits = self.fits(&plan(n_ctx));
         while fits.is_err() && options.n_ctx.is_none() && n_ctx > LEAST_CTX {
             n_ctx = (n_ctx / 2).max(LEAST_CTX);
@@ -226,6 +213,36 @@ pub struct SessionOptions {
 impl Default for SessionOptions {
     fn default() -> Self {
         SessionOptions { n_ctx: None, n_batch: 512, k_type: KvType::F16, v_type: KvType::F16 }
+    }
+}
+
+impl SessionOptions {
+    /// The shape that these options ask for with a model of `h`, whatever memory there is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a context of 0 positions, or one that the model was not trained for,
+    /// and for batches of 0 tokens.
+    pub fn shape(&self, h: &Hparams) -> Result<SessionShape> {
+        let trained = h.n_ctx_train;
+        if self.n_batch == 0 {
+            return Err(Error::Invalid("a batch of 0 tokens".into()));
+        }
+        match self.n_ctx {
+            Some(0) => return Err(Error::Invalid("a context of 0 positions".into())),
+            Some(n) if n > trained => {
+                return Err(Error::Invalid(format!(
+                    "a context of {n} positions: the model was trained for {trained}"
+                )));
+            }
+            _ => {}
+        }
+        let n_ctx = self.n_ctx.unwrap_or(trained.min(DEFAULT_CTX));
+        Ok(SessionShape {
+            n_ctx,
+            n_batch: self.n_batch.min(n_ctx).max(1),
+            k_type: self.k_type,
+            v_type: self.v_type,
+        })
     }
 }
 

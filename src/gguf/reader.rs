@@ -92,8 +92,11 @@ fn body<E: Endian>(
     let n_pairs = c.count(LEAST_PAIR, "the number of keys")?;
     // Checked before the pairs are read, so that a lie is found where it stands.
     if n_tensors > (c.left() + LEAST_ALIGNMENT as usize) / LEAST_TENSOR {
-        let reason =
-            format!("the number of tensors is {n_tensors}, too many for {} bytes", c.left());
+        let reason = format!(
+            "the number of tensors is {n_tensors}, too many for {} bytes: the file was cut \
+                     short, or is damaged",
+            c.left()
+        );
         return Err(Fault::new(8, reason));
     }
     let index = Index::parse(&mut c, map, n_pairs)?;

@@ -1,7 +1,7 @@
 //! Differential tests: what Siskin reads of a GGUF file against what gguf-rs 0.1.8 reads.
 //!
-//! `cargo test --manifest-path tests/oracle/Cargo.toml` runs them; real models can be added with
-//! `SISKIN_TEST_MODELS=a.gguf:b.gguf`. Where the two are known to differ is listed in the tests.
+//! `cargo test --manifest-path tests/oracle/Cargo.toml` runs them; the GGUF files of
+//! the folder that `SISKIN_TEST_MODELS` names are read as well. Where the two are known to differ is listed in the tests.
 #![cfg(test)]
 
 use std::collections::BTreeMap;
@@ -132,19 +132,26 @@ fn fill(mut b: Builder, types: &[GgmlType]) -> siskin::Result<Vec<u8>> {
     writer.finish()
 }
 
-fn fixtures() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/archs");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
+/// The GGUF files of a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "gguf"))
         .collect();
-    assert!(!files.is_empty());
+    assert!(!files.is_empty(), "no GGUF files in {}", folder.display());
     files.sort();
-    if let Some(models) = std::env::var_os("SISKIN_TEST_MODELS") {
-        files.extend(std::env::split_paths(&models));
-    }
     files
+}
+
+/// Those of the repository, and the real models at hand.
+fn fixtures() -> Vec<PathBuf> {
+    let mut all = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/archs"));
+    match std::env::var_os("SISKIN_TEST_MODELS") {
+        Some(folder) => all.extend(files(Path::new(&folder))),
+        None => eprintln!("SKIPPED: real models: SISKIN_TEST_MODELS names no folder of them"),
+    }
+    all
 }
 
 #[test]

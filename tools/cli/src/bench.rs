@@ -19,10 +19,6 @@ use crate::{output, process};
 /// results as a share of them.
 #[derive(Args)]
 pub struct BenchArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    session: SessionArgs,
     /// Tokens of the prompt; 0 leaves the test out.
     #[arg(short = 'p', long, default_value_t = 512)]
     n_prompt: usize,
@@ -51,6 +47,10 @@ pub struct BenchArgs {
     /// Print a JSON array in the shape of llama-bench's.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    session: SessionArgs,
 }
 
 /// One test's result; the first fields are named as in llama-bench.

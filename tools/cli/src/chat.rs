@@ -70,7 +70,6 @@ impl Chat {
             bail!("the conversation has {} tokens, the context {n_ctx}: /clear it", prompt.len());
         }
         let result = answer(&mut self.session, &prompt, &self.options, false);
-        process::was_interrupted();
         let result = match result {
             Ok(result) => result,
             Err(error) => {
@@ -105,13 +104,17 @@ impl Chat {
             "/clear" => {
                 let system = self.system();
                 self.clear(system.as_deref());
+                output::note("(a new conversation)");
             }
-            "/system" => self.clear(Some(rest).filter(|r| !r.is_empty())),
-            "/undo" => {
-                if self.undo().is_none() {
-                    output::note("nothing to take back");
-                }
+            "/system" => {
+                self.clear(Some(rest).filter(|r| !r.is_empty()));
+                let what = if rest.is_empty() { "no" } else { "this" };
+                output::note(&format!("(a new conversation with {what} system message)"));
             }
+            "/undo" => match self.undo() {
+                Some(message) => output::note(&format!("(taken back: {})", message.content)),
+                None => output::note("nothing to take back"),
+            },
             "/regen" => match self.undo() {
                 Some(message) => {
                     self.messages.push(message);
@@ -124,6 +127,7 @@ impl Chat {
                     output::print(&format!("{}: {}\n\n", message.role, message.content))?;
                 }
             }
+            "/save" | "/load" if rest.is_empty() => bail!("{name} needs the name of a file"),
             "/save" => self.save(Path::new(rest))?,
             "/load" => self.load(Path::new(rest))?,
             "/stats" => self.stats(),
@@ -139,7 +143,9 @@ impl Chat {
             .map(|m| serde_json::json!({ "role": m.role, "content": m.content }))
             .collect();
         let text = serde_json::to_string_pretty(&list)?;
-        std::fs::write(path, text).with_context(|| path.display().to_string())
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+        output::note(&format!("({} messages written)", list.len()));
+        Ok(())
     }
 
     fn load(&mut self, path: &Path) -> anyhow::Result<()> {
@@ -152,6 +158,7 @@ impl Chat {
         let text = std::fs::read_to_string(path).with_context(name)?;
         let list: Vec<Saved> = serde_json::from_str(&text).with_context(name)?;
         self.messages = list.iter().map(|m| Message::new(&m.role, &m.content)).collect();
+        output::note(&format!("({} messages read)", list.len()));
         Ok(())
     }
 
@@ -184,10 +191,10 @@ pub fn main(args: ChatArgs) -> anyhow::Result<()> {
     let options = args.generate.options(&args.sampler);
     let mut chat = Chat { engine, session, template, options, messages: Vec::new(), last: None };
     chat.clear(args.generate.system.as_deref());
-    // In place before the first answer, so that Ctrl-C never ends the program.
-    process::cancel_on_interrupt(chat.session.cancel_handle())?;
 
     let mut editor = DefaultEditor::new()?;
+    // After the editor, which takes the signal for itself: Ctrl-C would stop no answer.
+    process::handle_interrupts()?;
     let history = store::root()?.with_file_name("chat_history");
     // The first time there is none.
     let _ = editor.load_history(&history);

@@ -74,14 +74,7 @@ fn shown(value: &Value<'_>) -> String {
 fn plan(file: &GgufFile, args: &SessionArgs) -> siskin::Result<(SessionShape, MemoryPlan)> {
     let model = Model::new(file)?;
     let h = &model.hparams;
-    let options = args.options(h.n_ctx_train);
-    let n_ctx = options.n_ctx.unwrap_or(h.n_ctx_train.min(8192));
-    let shape = SessionShape {
-        n_ctx,
-        n_batch: options.n_batch.clamp(1, n_ctx.max(1)),
-        k_type: options.k_type,
-        v_type: options.v_type,
-    };
+    let shape = args.options(h.n_ctx_train).shape(h)?;
     Ok((shape, MemoryPlan::new(h, &model.weights, file.file_bytes(), &shape)))
 }
 

@@ -18,10 +18,6 @@ use crate::output;
 /// A line of JSON for each position: {"pos":0,"token":1,"top":[[id,logprob],...]}.
 #[derive(Args)]
 pub struct LogitsArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    session: SessionArgs,
     /// The text.
     #[arg(short, long)]
     prompt: Option<String>,
@@ -41,6 +37,10 @@ pub struct LogitsArgs {
     /// position.
     #[arg(long)]
     dump: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    session: SessionArgs,
 }
 
 pub fn main(args: LogitsArgs) -> anyhow::Result<()> {

@@ -6,10 +6,12 @@ mod catalog;
 mod chat;
 mod complete;
 mod download;
+mod hub;
 mod inspect;
 mod logits;
 mod output;
 mod perplexity;
+mod pip;
 mod process;
 mod run;
 mod shape;
@@ -35,7 +37,9 @@ use clap::{Parser, Subcommand};
         MODEL is a path, a name in the store (see `siskin list`) or hf:OWNER/REPO/FILE.gguf.\n\n\
         Environment:\n  \
         SISKIN_HOME   where models are kept (default: siskin/models in the user's cache folder)\n  \
-        SISKIN_CPU    forces a kernel level: scalar, wide, avx2, avxvnni, avx512, neon, dotprod, i8mm\n  \
+        HF_TOKEN      a token for models of the hub that need one\n  \
+        HF_ENDPOINT   a mirror of the hub\n  \
+        SISKIN_CPU    forces a kernel level: scalar, wide, avx2, avxvnni, avx512, neon, dotprod\n  \
         NO_COLOR      no colours\n\n\
         Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted."
 )]
@@ -82,6 +86,26 @@ fn main() -> ExitCode {
             // Nothing can be done about a standard error that is closed.
             let _ = output::error(&error);
             ExitCode::from(1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn arguments_are_consistent_and_all_are_explained() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
+            assert!(sub.get_about().is_some(), "{}", sub.get_name());
+            for arg in sub.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", sub.get_name(), arg.get_id());
+            }
         }
     }
 }

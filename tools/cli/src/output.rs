@@ -2,12 +2,13 @@
 
 use std::io::{ErrorKind, Write};
 
+use anyhow::Context;
+
 /// Writes `text` to standard output and flushes it.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("standard output")
 }
 
 /// Writes a line of JSON to standard output.
@@ -18,7 +19,20 @@ pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// Writes an error, its causes behind it, to standard error.
 pub fn error(error: &anyhow::Error) -> std::io::Result<()> {
     let red = clap::builder::styling::AnsiColor::Red.on_default().bold();
-    writeln!(anstream::stderr(), "{red}error:{red:#} {error:#}")
+    writeln!(anstream::stderr(), "{red}error:{red:#} {}", message(error))
+}
+
+/// An error and its causes, each once: some errors name their cause themselves.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            text += ": ";
+            text += &cause;
+        }
+    }
+    text
 }
 
 /// Writes a remark to standard error.
@@ -44,4 +58,24 @@ pub fn bytes(n: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_named_once() {
+        let cause = || std::io::Error::other("a directory");
+        let error = anyhow::Error::new(cause()).context("x.gguf");
+        assert_eq!(message(&error), "x.gguf: a directory");
+        let error = anyhow::Error::new(cause()).context("x.gguf: a directory");
+        assert_eq!(message(&error), "x.gguf: a directory");
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(3 << 29), "1.5 GiB");
+    }
 }

@@ -14,14 +14,10 @@ use crate::output;
 /// Measures how well a model predicts a text: the lower, the better.
 ///
 /// By llama.cpp's rule, so that figures can be compared: the text is cut into chunks of --ctx
-/// tokens, each begins anew (with BOS, if the model wants it, in place of its first token), and
-/// the second half of each is scored.
+/// tokens (here 512 by default), each begins anew (with BOS, if the model wants it, in place of
+/// its first token), and the second half of each is scored.
 #[derive(Args)]
 pub struct PerplexityArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    session: SessionArgs,
     /// The text.
     #[arg(short, long)]
     file: PathBuf,
@@ -31,6 +27,10 @@ pub struct PerplexityArgs {
     /// Print {"ppl":...,"stderr":...,"chunks":...}.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    session: SessionArgs,
 }
 
 pub fn main(mut args: PerplexityArgs) -> anyhow::Result<()> {
@@ -41,6 +41,9 @@ pub fn main(mut args: PerplexityArgs) -> anyhow::Result<()> {
         bail!("--ctx {n_ctx}: chunks of at least 4 tokens can be scored");
     }
     args.session.ctx = Some(n_ctx);
+    if args.chunks == Some(0) {
+        bail!("--chunks 0: nothing to score");
+    }
     let text = read_text(&args.file)?;
     let encode = EncodeOptions { add_special: true, parse_special: false };
     let mut tokens = tokenizer.encode(&text, encode)?;

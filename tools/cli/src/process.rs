@@ -1,7 +1,7 @@
 //! This process: its memory, and Ctrl-C.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, Once};
 
 use siskin::CancelHandle;
 
@@ -20,13 +20,40 @@ impl std::error::Error for Interrupted {}
 static CURRENT: Mutex<Option<CancelHandle>> = Mutex::new(None);
 static PRESSED: AtomicBool = AtomicBool::new(false);
 
-/// Makes Ctrl-C cancel what `handle`'s session computes.
-pub fn cancel_on_interrupt(handle: CancelHandle) -> anyhow::Result<()> {
-    let mut current = CURRENT.lock().unwrap_or_else(|e| e.into_inner());
-    let first = current.replace(handle).is_none();
-    drop(current);
-    if first {
-        ctrlc::set_handler(|| {
+fn set_current(handle: Option<CancelHandle>) {
+    *CURRENT.lock().unwrap_or_else(|e| e.into_inner()) = handle;
+}
+
+/// While it lives, Ctrl-C cancels what a session computes.
+pub struct Interruptible(());
+
+impl Interruptible {
+    /// For the session of `handle`.
+    pub fn new(handle: CancelHandle) -> anyhow::Result<Interruptible> {
+        handle_interrupts()?;
+        PRESSED.store(false, Ordering::Relaxed);
+        set_current(Some(handle));
+        Ok(Interruptible(()))
+    }
+}
+
+impl Drop for Interruptible {
+    fn drop(&mut self) {
+        // Pressed later, it must not stop the next answer.
+        set_current(None);
+        PRESSED.store(false, Ordering::Relaxed);
+    }
+}
+
+/// From now on Ctrl-C does not end the program, unless it is pressed twice and nothing reacts.
+///
+/// Who else handles the signal, as a line editor does, must do so before this is called first: the
+/// last handler counts.
+pub fn handle_interrupts() -> anyhow::Result<()> {
+    static ONCE: Once = Once::new();
+    let mut result = Ok(());
+    ONCE.call_once(|| {
+        result = ctrlc::set_handler(|| {
             // A second time: the computation does not react; leave at once.
             if PRESSED.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
@@ -36,14 +63,9 @@ pub fn cancel_on_interrupt(handle: CancelHandle) -> anyhow::Result<()> {
             {
                 handle.cancel();
             }
-        })?;
-    }
-    Ok(())
-}
-
-/// True if Ctrl-C was pressed since the last call.
-pub fn was_interrupted() -> bool {
-    PRESSED.swap(false, Ordering::Relaxed)
+        });
+    });
+    Ok(result?)
 }
 
 /// The most memory this process has had resident, in bytes, where the system tells.

