@@ -61,7 +61,8 @@ pub unsafe trait Simd: Lanes {
     unsafe fn low_f16(a: Self::I) -> Self::V;
     /// The four words of 32 bits at 16 places, plus `offset` bytes: word `i` of all is `[i]`.
     unsafe fn gather_words(p: &[*const u8; 16], offset: usize) -> [Self::I; 4];
-    /// Asks for the cache line at `p`.
+    /// Asks for the cache line at `p`, into the second-level cache: the first level can wait for too
+    /// few lines at a time to reach the speed of memory.
     unsafe fn prefetch(p: *const u8);
 
     /// Adds the products of each row's 4 codes with the same 4 activations `a`, which are signed

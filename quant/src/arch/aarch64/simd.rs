@@ -111,7 +111,7 @@ unsafe impl<D: Dot> Simd for Neon<D> {
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe {
-            asm!("prfm pldl1keep, [{p}]", p = in(reg) p,
+            asm!("prfm pldl2keep, [{p}]", p = in(reg) p,
                 options(readonly, nostack, preserves_flags));
         }
     }
