@@ -92,9 +92,13 @@ pub struct Product<'a> {
 /// If the sizes or the activation types of a product do not fit each other.
 pub fn matmul(team: &mut Team<'_>, table: &KernelTable, products: &mut [Product<'_>]) {
     let threads = team.n_threads();
-    // Chunks of each product, so that all of them together are a few for each thread.
+    // The first chunk of each product and the rows of its chunks, which are about as many bytes in
+    // all products, so that each thread's range of them is as much work.
     let mut chunks = [(0usize, 0usize); 8];
     assert!(products.len() <= chunks.len(), "at most 8 products in a step");
+    let bytes = products.iter().map(|p| p.w.data.len()).sum();
+    let n = products.iter().map(|p| p.x.n()).max().unwrap_or(0);
+    let bytes = chunk_bytes(bytes, n, threads);
     let mut total = 0;
     for (p, (first, per)) in products.iter().zip(&mut chunks) {
         assert_eq!(p.w.cols, p.x.layout().k, "activations fit the weights");
@@ -102,7 +106,8 @@ pub fn matmul(team: &mut Team<'_>, table: &KernelTable, products: &mut [Product<
         let kernels = table.get(p.w.ty).expect("a type with weights has kernels");
         assert_eq!(kernels.act, p.x.layout().act, "activations are quantized for the weights");
         *first = total;
-        *per = rows_per_chunk(p.w.rows, p.w.row_bytes * ROW_TILE, p.x.n(), threads);
+        let tiles = bytes / (p.w.row_bytes * ROW_TILE).max(1);
+        *per = tiles.clamp(1, p.w.rows.div_ceil(ROW_TILE).max(1)) * ROW_TILE;
         total += p.w.rows.div_ceil(*per);
     }
     let outs: [SendPtr<f32>; 8] = std::array::from_fn(|i| match products.get_mut(i) {
@@ -136,14 +141,15 @@ pub fn matmul(team: &mut Team<'_>, table: &KernelTable, products: &mut [Product<
     });
 }
 
-/// Rows of a chunk: a multiple of [`ROW_TILE`], several chunks for each thread, but not so small
-/// that handing one out shows.
-fn rows_per_chunk(rows: usize, tile_bytes: usize, n: usize, threads: usize) -> usize {
+/// Bytes of weights in a chunk of products with `n` columns, `total` bytes in all: several chunks
+/// for each thread, but not so small that handing one out shows.
+fn chunk_bytes(total: usize, n: usize, threads: usize) -> usize {
     if threads == 1 {
-        return rows.max(1);
+        return usize::MAX;
     }
-    let tiles = rows.div_ceil(ROW_TILE);
     // About 16 KiB of weights for each column at the least: 1 microsecond of work.
-    let least = (16 * 1024 / (tile_bytes.max(1) * n.max(1))).max(1);
-    (tiles.div_ceil(4 * threads)).max(least) * ROW_TILE
+    (total / (CHUNKS * threads)).max(16 * 1024 / n.max(1))
 }
+
+/// Chunks of a step for each thread, about.
+const CHUNKS: usize = 6;

@@ -4,15 +4,18 @@
 //! stealing scheduler costs 10 to 30 microseconds each, as much as the step. So the pool's threads
 //! are entered once, when the [`Pool`] is made, and stay in a loop of their own. The thread that
 //! calls [`Pool::scope`] leads: it publishes a step as a closure over chunk numbers and works on
-//! the chunks itself. Workers take chunks one at a time, so a slow or busy core takes fewer, and a
+//! the chunks itself. Threads take chunks one at a time, so a slow or busy core takes fewer, and a
 //! worker that the system has not scheduled holds nobody up: the leader waits for the chunks that
-//! were taken, never for a thread to arrive.
+//! were taken, never for a thread to arrive. Each thread has a range of the chunks of its own, which
+//! it takes in order, and helps others when that is done: it reads memory in long runs, and the
+//! same part of the same weights in every pass.
 //!
 //! # The protocol
 //!
 //! `ticket` packs the number of the step (upper half) and how many of its chunks are unclaimed
 //! (lower half). A chunk is claimed by decrementing the ticket with compare-and-swap, which fails
-//! if the step has changed; only a thread that holds a claim reads `job`. The leader replaces `job`
+//! if the step has changed; only a thread that holds a claim reads `job` and takes a chunk. There
+//! are as many claims as chunks, so whoever holds one finds a chunk in some range. The leader replaces `job`
 //! only after `done` says that every chunk of the step before has finished. So a job is never read
 //! and written at once, and no closure is called after [`Team::run`] returns.
 //!
@@ -122,6 +125,9 @@ type Job = dyn Fn(usize, &mut Scratch) + Sync;
 struct Shared {
     ticket: Line<AtomicU64>,
     done: Line<AtomicU32>,
+    /// The next chunk of each thread's range; changed only under a claim, and by the leader between
+    /// steps.
+    next: Vec<Line<AtomicU32>>,
     /// Borrowed from the stack frame of `Team::run`; read only under a claim.
     job: UnsafeCell<Option<(*const Job, u32)>>,
     sleepers: AtomicU32,
@@ -141,10 +147,11 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Shared {
-    fn new() -> Shared {
+    fn new(n_threads: usize) -> Shared {
         Shared {
             ticket: Line(AtomicU64::new(0)),
             done: Line(AtomicU32::new(0)),
+            next: (0..n_threads).map(|_| Line(AtomicU32::new(0))).collect(),
             job: UnsafeCell::new(None),
             sleepers: AtomicU32::new(0),
             started: AtomicU32::new(0),
@@ -155,8 +162,28 @@ impl Shared {
         }
     }
 
-    /// Claims a chunk of the current step and runs it. False if none is left.
-    fn work(&self, scratch: &mut Scratch) -> bool {
+    /// Where the range of thread `t` begins, of `n` chunks.
+    fn first_chunk(&self, t: usize, n: u32) -> u32 {
+        // Below n, so that it fits.
+        (t as u64 * u64::from(n) / self.next.len() as u64) as u32
+    }
+
+    /// The next of `n` chunks for thread `me`, which holds a claim.
+    fn take(&self, me: usize, n: u32) -> u32 {
+        let threads = self.next.len();
+        loop {
+            for t in (me..threads).chain(0..me) {
+                let chunk = self.next[t].0.fetch_add(1, Ordering::Relaxed);
+                if chunk < self.first_chunk(t + 1, n) {
+                    return chunk;
+                }
+            }
+            debug_assert!(false, "a claim is good for a chunk");
+        }
+    }
+
+    /// Claims a chunk of the current step and runs it, as thread `me`. False if none is left.
+    fn work(&self, me: usize, scratch: &mut Scratch) -> bool {
         let mut ticket = self.ticket.0.load(Ordering::Acquire);
         loop {
             if ticket as u32 == 0 {
@@ -175,7 +202,7 @@ impl Shared {
         // SAFETY: this thread holds a claim on the step whose job this is, so the leader neither
         // writes the cell nor leaves `Team::run`, which borrows the closure, until `done` counts it.
         let (job, n) = self.job.with(|job| unsafe { (*job).unwrap_unchecked() });
-        let chunk = (n - (ticket as u32)) as usize;
+        let chunk = self.take(me, n) as usize;
         // SAFETY: as above, the closure is alive.
         let job = unsafe { &*job };
         if catch_unwind(AssertUnwindSafe(|| job(chunk, scratch))).is_err() {
@@ -185,12 +212,12 @@ impl Shared {
         true
     }
 
-    fn worker(&self) {
+    fn worker(&self, me: usize) {
         let mut scratch = Scratch::new();
         self.started.fetch_add(1, Ordering::Release);
         let mut idle = 0;
         while !self.exit.load(Ordering::Relaxed) {
-            if self.work(&mut scratch) {
+            if self.work(me, &mut scratch) {
                 idle = 0;
                 continue;
             }
@@ -250,7 +277,7 @@ impl Pool {
     /// What the system said when a thread could not be started.
     pub fn new(n_threads: usize) -> Result<Pool, String> {
         let n_threads = n_threads.clamp(1, 1024);
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(n_threads));
         let threads = if n_threads > 1 {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(n_threads - 1)
@@ -258,7 +285,8 @@ impl Pool {
                 .build()
                 .map_err(|e| e.to_string())?;
             let workers = shared.clone();
-            pool.spawn_broadcast(move |_| workers.worker());
+            // The leader is thread 0.
+            pool.spawn_broadcast(move |worker| workers.worker(1 + worker.index()));
             // From here on the pool allocates nothing.
             while shared.started.load(Ordering::Acquire) as usize + 1 < n_threads {
                 yield_now();
@@ -332,10 +360,13 @@ impl Team<'_> {
         // SAFETY: no chunk is claimed or claimable: the step before has finished.
         shared.job.with_mut(|job| unsafe { *job = Some((f, n)) });
         shared.done.0.store(0, Ordering::Relaxed);
+        for (t, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.first_chunk(t, n), Ordering::Relaxed);
+        }
         let step = (shared.ticket.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         shared.ticket.0.store((step << 32) | u64::from(n), Ordering::SeqCst);
         shared.wake();
-        while shared.work(&mut self.scratch) {}
+        while shared.work(0, &mut self.scratch) {}
         let mut spins = 0u32;
         while shared.done.0.load(Ordering::Acquire) != n {
             spins += 1;
@@ -501,11 +532,11 @@ mod loom_tests {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(preemptions);
         builder.check(move || {
-            let shared = Arc::new(Shared::new());
+            let shared = Arc::new(Shared::new(1 + workers));
             let threads: Vec<_> = (0..workers)
-                .map(|_| {
+                .map(|i| {
                     let shared = shared.clone();
-                    thread::spawn(move || shared.worker())
+                    thread::spawn(move || shared.worker(1 + i))
                 })
                 .collect();
             let leader = Mutex::new(Scratch::new());
