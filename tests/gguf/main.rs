@@ -1,6 +1,7 @@
 //! GGUF files: what is read, what is refused and where, and that hostile bytes cost nothing.
 
 mod alloc;
+mod folder;
 mod hostile;
 mod models;
 mod mutation;

@@ -8,8 +8,8 @@ use siskin::{
 };
 
 use crate::alloc::most_held;
+use crate::folder::models;
 use crate::mutation::{Rng, mutants, use_all};
-use crate::store::models;
 
 const N_EMBD: u64 = 256;
 const N_FF: u64 = 256;

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use siskin::gguf::{Builder, ByteOrder, GgufFile, Value};
 
 use crate::alloc::most_held;
+use crate::folder::models;
 use crate::sample::realistic;
-use crate::store::models;
 
 /// SplitMix64: the same numbers on every machine.
 pub struct Rng(pub u64);
