@@ -9,7 +9,7 @@ use wide::{i16x16, i32x8};
 use crate::features::CpuFeatures;
 use crate::generic::instantiate_gemm;
 use crate::lanes::Portable;
-use crate::simd::Simd;
+use crate::simd::{MAX_ROWS, Simd};
 use crate::table::Level;
 
 /// The level above scalar.
@@ -17,12 +17,6 @@ pub const LEVEL: Level =
     Level { name: "wide", needs: CpuFeatures::NONE, install: gemm_wide::install };
 
 instantiate_gemm!(gemm_wide, super::Portable,);
-
-/// Eight of the rows, as `wide` has them.
-#[inline(always)]
-fn half(x: &[i32; 16], h: usize) -> i32x8 {
-    i32x8::new(std::array::from_fn(|i| x[8 * h + i]))
-}
 
 /// Bytes `2 n` and `2 n + 1` of each word, widened; signed or not.
 #[inline(always)]
@@ -36,88 +30,107 @@ fn pairs(x: i32x8, n: i32) -> i16x16 {
 // The long ones are calls: compiled into each kernel they would take minutes.
 // SAFETY: uses no instruction beyond the build's target.
 unsafe impl Simd for Portable {
-    type I = [i32; 16];
+    type I = [i32; 8];
+    type F = [f32; 8];
 
+    const ROWS: usize = 8;
     const UNSIGNED: bool = false;
     const COLUMNS: usize = 4;
 
     #[inline(always)]
-    unsafe fn splat_i(x: i32) -> [i32; 16] {
-        [x; 16]
+    unsafe fn splat(x: f32) -> [f32; 8] {
+        [x; 8]
     }
     #[inline(always)]
-    unsafe fn load_i(p: *const i32) -> [i32; 16] {
-        unsafe { p.cast::<[i32; 16]>().read_unaligned() }
+    unsafe fn load(p: *const f32) -> [f32; 8] {
+        unsafe { p.cast::<[f32; 8]>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn store_i(p: *mut i32, x: [i32; 16]) {
-        unsafe { p.cast::<[i32; 16]>().write_unaligned(x) }
+    unsafe fn store(p: *mut f32, x: [f32; 8]) {
+        unsafe { p.cast::<[f32; 8]>().write_unaligned(x) }
     }
     #[inline(always)]
-    unsafe fn add_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+    unsafe fn mul(a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i(x: i32) -> [i32; 8] {
+        [x; 8]
+    }
+    #[inline(always)]
+    unsafe fn load_i(p: *const i32) -> [i32; 8] {
+        unsafe { p.cast::<[i32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_i(p: *mut i32, x: [i32; 8]) {
+        unsafe { p.cast::<[i32; 8]>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    unsafe fn add_i(a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
         std::array::from_fn(|i| a[i].wrapping_add(b[i]))
     }
     #[inline(always)]
-    unsafe fn sub_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+    unsafe fn sub_i(a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
         std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
     }
     #[inline(always)]
-    unsafe fn mul_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+    unsafe fn mul_i(a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
         std::array::from_fn(|i| a[i].wrapping_mul(b[i]))
     }
     #[inline(always)]
-    unsafe fn and_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+    unsafe fn and_i(a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
         std::array::from_fn(|i| a[i] & b[i])
     }
     #[inline(always)]
-    unsafe fn xor_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+    unsafe fn xor_i(a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
         std::array::from_fn(|i| a[i] ^ b[i])
     }
     #[inline(always)]
-    unsafe fn or_i(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+    unsafe fn or_i(a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
         std::array::from_fn(|i| a[i] | b[i])
     }
     #[inline(always)]
-    unsafe fn shr_i(a: [i32; 16], n: i32) -> [i32; 16] {
+    unsafe fn shr_i(a: [i32; 8], n: i32) -> [i32; 8] {
         a.map(|a| (a as u32 >> n) as i32)
     }
     #[inline(always)]
-    unsafe fn shl_i(a: [i32; 16], n: i32) -> [i32; 16] {
+    unsafe fn shl_i(a: [i32; 8], n: i32) -> [i32; 8] {
         a.map(|a| a << n)
     }
     #[inline(always)]
-    unsafe fn top_byte(a: [i32; 16]) -> [i32; 16] {
+    unsafe fn top_byte(a: [i32; 8]) -> [i32; 8] {
         a.map(|a| a >> 24)
     }
     #[inline(never)]
-    unsafe fn lookup(table: &[i8; 16], b: [i32; 16]) -> [i32; 16] {
+    unsafe fn lookup(table: &[i8; 16], b: [i32; 8]) -> [i32; 8] {
         b.map(|b| i32::from_le_bytes(b.to_le_bytes().map(|b| table[usize::from(b & 15)] as u8)))
     }
     #[inline(always)]
-    unsafe fn to_f32(a: [i32; 16]) -> [f32; 16] {
+    unsafe fn to_f32(a: [i32; 8]) -> [f32; 8] {
         a.map(|a| a as f32)
     }
     #[inline(never)]
-    unsafe fn low_f16(a: [i32; 16]) -> [f32; 16] {
+    unsafe fn low_f16(a: [i32; 8]) -> [f32; 8] {
         a.map(|a| crate::float::f16_to_f32(a as u16))
     }
     #[inline(never)]
-    unsafe fn gather_words(p: &[*const u8; 16], offset: usize) -> [[i32; 16]; 4] {
+    unsafe fn gather_words(p: &[*const u8; MAX_ROWS], offset: usize) -> [[i32; 8]; 4] {
         let word = |p: *const u8| unsafe { i32::from_le(p.cast::<i32>().read_unaligned()) };
-        std::array::from_fn(|i| p.map(|p| word(p.wrapping_add(offset + 4 * i))))
+        std::array::from_fn(|i| std::array::from_fn(|r| word(p[r].wrapping_add(offset + 4 * i))))
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
     // Codes without sign are below 128: as signed bytes they are the same.
     #[inline(never)]
-    unsafe fn dot(acc: [i32; 16], w: [i32; 16], a: i32, _: bool) -> [i32; 16] {
+    unsafe fn dot(acc: [i32; 8], w: [i32; 8], a: i32, _: bool) -> [i32; 8] {
         let a = i32x8::splat(a);
         let (low, high) = (pairs(a, 0), pairs(a, 1));
-        let half = |h: usize| {
-            let w = half(&w, h);
-            (half(&acc, h) + pairs(w, 0).dot(low) + pairs(w, 1).dot(high)).to_array()
-        };
-        let (first, last) = (half(0), half(1));
-        std::array::from_fn(|i| if i < 8 { first[i] } else { last[i - 8] })
+        let w = i32x8::new(w);
+        (i32x8::new(acc) + pairs(w, 0).dot(low) + pairs(w, 1).dot(high)).to_array()
     }
 }

@@ -25,13 +25,13 @@ pub unsafe trait Codes: IntBlock {
     /// The largest code without sign.
     const TOP: i32 = 127;
 
-    /// Codes `32 J .. 32 J + 32` of 16 units, after those before them.
+    /// Codes `32 J .. 32 J + 32` of the units, after those before them.
     unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S>;
-    /// The scales of 16 units.
+    /// The scales of the units.
     unsafe fn params<S: Simd>(p: &Units) -> Params<S>;
 }
 
-/// 32 bytes of 16 rows, at `offset` of each.
+/// 32 bytes of each row, at `offset` of each.
 #[inline(always)]
 pub(super) unsafe fn load_32<S: Simd>(p: &Units, offset: usize) -> Words<S> {
     unsafe {
@@ -43,7 +43,7 @@ pub(super) unsafe fn load_32<S: Simd>(p: &Units, offset: usize) -> Words<S> {
 
 /// The half-precision values at `offset` of blocks of `bytes` bytes.
 #[inline(always)]
-unsafe fn f16_at<S: Simd>(p: &Units, offset: usize, bytes: usize) -> S::V {
+unsafe fn f16_at<S: Simd>(p: &Units, offset: usize, bytes: usize) -> S::F {
     unsafe {
         if offset + 16 <= bytes {
             S::low_f16(S::gather_words(p, offset)[0])
@@ -54,7 +54,7 @@ unsafe fn f16_at<S: Simd>(p: &Units, offset: usize, bytes: usize) -> S::V {
 }
 
 #[inline(always)]
-unsafe fn minus<S: Simd>(x: S::V) -> S::V {
+unsafe fn minus<S: Simd>(x: S::F) -> S::F {
     unsafe { S::mul(x, S::splat(-1.0)) }
 }
 

@@ -1,8 +1,8 @@
-//! Few columns: the weights of 16 rows are unpacked into registers and used at once.
+//! Few columns: the weights of a register's rows are unpacked into registers and used at once.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{Cache, Params, ROWS, Source, Units, codes, flipped, less_zero};
+use super::source::{Cache, Params, Source, Units, codes, flipped, less_zero};
 use super::store_rows;
 use crate::act::ActLayout;
 use crate::simd::Simd;
@@ -23,7 +23,7 @@ unsafe fn prefetch<S: Simd>(p: *const u8, bytes: usize) {
     }
 }
 
-/// Rows `row..row + n` (up to 16) of the weights times columns `col..col + C`.
+/// Rows `row..row + n` (up to [`Simd::ROWS`]) of the weights times columns `col..col + C`.
 ///
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn); the layout is of single columns.
@@ -48,7 +48,7 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
             prefetch::<S>(first, AHEAD);
         }
         let units = layout.k / T::UNIT;
-        let step = ROWS * args.row_bytes / units;
+        let step = S::ROWS * args.row_bytes / units;
         let mut acc = [S::splat(0.0); C];
         for u in 0..units {
             if col == 0 {
@@ -84,7 +84,7 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
     }
 }
 
-/// Unit `u` of 16 rows and `C` columns.
+/// Unit `u` of the rows and `C` columns.
 struct Part<'a, S: Simd, const C: usize> {
     p: &'a Units,
     stage: *const u8,
@@ -92,7 +92,7 @@ struct Part<'a, S: Simd, const C: usize> {
     layout: &'a ActLayout,
     x: [*const u8; C],
     u: usize,
-    inner: [S::V; C],
+    inner: [S::F; C],
 }
 
 impl<S: Simd, const C: usize> Part<'_, S, C> {
@@ -110,13 +110,13 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
                 let isum = if T::SUB == 16 {
                     let [w0, w1, w2, w3, w4, w5, w6, w7] = words;
                     let sum = x.add(layout.sum16 + 8 * at);
-                    let first = S::dots(&[w0, w1, w2, w3], q, 4, signed, T::TOP);
-                    let last = S::dots(&[w4, w5, w6, w7], q.add(16), 4, signed, T::TOP);
+                    let first = S::dots(&[w0, w1, w2, w3], q, signed, T::TOP);
+                    let last = S::dots(&[w4, w5, w6, w7], q.add(16), signed, T::TOP);
                     let first = S::mul_i(less_zero::<S, T>(first, sum), scale[2 * J]);
                     let last = S::mul_i(less_zero::<S, T>(last, sum.add(4)), scale[2 * J + 1]);
                     S::add_i(first, last)
                 } else {
-                    let sum = S::dots(&words, q, 4, signed, T::TOP);
+                    let sum = S::dots(&words, q, signed, T::TOP);
                     let sum = less_zero::<S, T>(sum, x.add(layout.sum32 + 4 * at));
                     if T::SCALED { S::mul_i(sum, scale[J]) } else { sum }
                 };
@@ -130,11 +130,11 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
 /// The minimums of unit `u`.
 #[inline(always)]
 unsafe fn min<S: Simd, T: Source>(
-    mins: &[S::V; 16],
+    mins: &[S::F; 16],
     x: *const u8,
     layout: &ActLayout,
     u: usize,
-) -> S::V {
+) -> S::F {
     unsafe {
         let section = if T::SUB == 16 { layout.total16 } else { layout.total32 };
         let total = x.add(section).cast::<f32>().add(u * T::SUBS);

@@ -11,7 +11,7 @@ pub mod panel;
 pub mod source;
 
 use crate::formats::{IntBlock, Unit};
-use crate::simd::Simd;
+use crate::simd::{MAX_ROWS, Simd};
 use crate::table::{GemmArgs, KernelTable, Kernels};
 use crate::types::GgmlType;
 
@@ -77,7 +77,7 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
 pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>) {
     let mut row = args.rows.start;
     while row < args.rows.end {
-        let n = source::ROWS.min(args.rows.end - row);
+        let n = S::ROWS.min(args.rows.end - row);
         // SAFETY: the rows are within the range, the rest is the caller's promise.
         unsafe {
             if args.layout.group > 1 {
@@ -106,15 +106,16 @@ pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>) {
     }
 }
 
-/// Writes the first `n` of 16 rows.
+/// Writes the first `n` rows.
 #[inline(always)]
-unsafe fn store_rows<S: Simd>(p: *mut f32, n: usize, v: S::V) {
+unsafe fn store_rows<S: Simd>(p: *mut f32, n: usize, v: S::F) {
     // SAFETY: the caller's promise.
     unsafe {
-        if n == source::ROWS {
+        if n == S::ROWS {
             return S::store(p, v);
         }
-        let x = S::to_array(v);
+        let mut x = [0.0; MAX_ROWS];
+        S::store(x.as_mut_ptr(), v);
         std::ptr::copy_nonoverlapping(x.as_ptr(), p, n);
     }
 }
@@ -127,7 +128,7 @@ unsafe fn store_rows<S: Simd>(p: *mut f32, n: usize, v: S::V) {
 pub unsafe fn peak<S: Simd>(turns: u64) -> i32 {
     // SAFETY: the caller's promise.
     unsafe {
-        let w: [S::I; 4] = std::array::from_fn(|i| S::splat_i(0x1020_3040 + i as i32));
+        let w = [S::splat_i(0x10), S::splat_i(0x20), S::splat_i(0x30), S::splat_i(0x40)];
         let mut acc = [S::splat_i(0); 4];
         for turn in 0..turns {
             // Another value each time, so that nothing can be computed once for all.
@@ -136,8 +137,9 @@ pub unsafe fn peak<S: Simd>(turns: u64) -> i32 {
                 acc[i] = S::dot(acc[i], w[i], a, !S::UNSIGNED);
             }
         }
-        let sum = S::add_i(S::add_i(acc[0], acc[1]), S::add_i(acc[2], acc[3]));
-        S::sum(S::to_f32(sum)) as i32
+        let mut sums = [0i32; MAX_ROWS];
+        S::store_i(sums.as_mut_ptr(), S::add_i(S::add_i(acc[0], acc[1]), S::add_i(acc[2], acc[3])));
+        sums.iter().fold(0, |a, b| a.wrapping_add(*b))
     }
 }
 

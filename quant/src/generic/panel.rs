@@ -1,18 +1,18 @@
-//! Many columns: 16 rows are unpacked once into a panel, which is multiplied with every column.
+//! Many columns: a register's rows are unpacked once into a panel, which is multiplied with every column.
 //!
 //! A panel holds, for each unit of the rows, the codes as the level's
 //! [`store_panel`](Simd::store_panel) writes them, then the scales as i32 and the minimums as f32, each
-//! `[sub-block][16 rows]` (units of 256 only), and `d` and `dmin` as f32 `[16 rows]`. It is as long
+//! `[sub-block][rows]` (units of 256 only), and `d` and `dmin` as f32 `[rows]`. It is as long
 //! as the thread's scratch memory allows; the accumulators rest in the result in between, which
 //! loses nothing.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{Cache, ROWS, STAGE, Source, Units, Unpack, codes, flipped, less_zero};
+use super::source::{Cache, STAGE, Source, Units, Unpack, codes, flipped, less_zero};
 use super::store_rows;
 use crate::act::GROUP;
 use crate::par::SCRATCH_BYTES;
-use crate::simd::Simd;
+use crate::simd::{MAX_ROWS, Simd};
 use crate::table::GemmArgs;
 
 /// Bytes of a panel: what leaves the first-level cache to the activations is good enough, since a
@@ -29,23 +29,23 @@ struct Layout {
     bytes: usize,
 }
 
-const fn layout(unit: usize, subs: usize, has_min: bool) -> Layout {
-    let scales = ROWS * unit;
+const fn layout(rows: usize, unit: usize, subs: usize, has_min: bool) -> Layout {
+    let scales = rows * unit;
     let scaled = unit > 32;
-    let mins = scales + if scaled { 64 * subs } else { 0 };
-    let d = mins + if scaled && has_min { 64 * subs } else { 0 };
-    let dmin = d + 64;
-    Layout { scales, mins, d, dmin, bytes: dmin + if has_min { 64 } else { 0 } }
+    let mins = scales + if scaled { 4 * rows * subs } else { 0 };
+    let d = mins + if scaled && has_min { 4 * rows * subs } else { 0 };
+    let dmin = d + 4 * rows;
+    Layout { scales, mins, d, dmin, bytes: dmin + if has_min { 4 * rows } else { 0 } }
 }
 
-/// Rows `row..row + n` (up to 16) of the weights times all columns.
+/// Rows `row..row + n` (up to [`Simd::ROWS`]) of the weights times all columns.
 ///
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn); the layout is of groups of columns.
 #[inline(always)]
 pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: usize) {
     unsafe {
-        let l = const { layout(T::UNIT, T::SUBS, T::HAS_MIN) };
+        let l = const { layout(S::ROWS, T::UNIT, T::SUBS, T::HAS_MIN) };
         let stage = args.scratch.as_mut_ptr();
         let panel = stage.add(STAGE);
         let units = args.layout.k / T::UNIT;
@@ -86,14 +86,14 @@ unsafe fn unpack<S: Simd, T: Source>(
     how: Option<Unpack>,
 ) {
     unsafe {
-        let l = const { layout(T::UNIT, T::SUBS, T::HAS_MIN) };
+        let l = const { layout(S::ROWS, T::UNIT, T::SUBS, T::HAS_MIN) };
         let p: Units = std::array::from_fn(|r| T::unit(rows[r], u));
         let params = T::open::<S>(&p, u, stage, how);
         if T::SCALED {
             for j in 0..T::SUBS {
-                S::store_i(panel.add(l.scales + 64 * j).cast(), params.scale[j]);
+                S::store_i(panel.add(l.scales + 4 * S::ROWS * j).cast(), params.scale[j]);
                 if T::HAS_MIN {
-                    S::store(panel.add(l.mins + 64 * j).cast(), params.min[j]);
+                    S::store(panel.add(l.mins + 4 * S::ROWS * j).cast(), params.min[j]);
                 }
             }
         }
@@ -104,13 +104,13 @@ unsafe fn unpack<S: Simd, T: Source>(
         let mut cache = Cache::new();
         S::store_panel(panel, &codes::<S, T, 0>(&p, stage, &mut cache));
         if T::UNIT > 32 {
-            S::store_panel(panel.add(512), &codes::<S, T, 1>(&p, stage, &mut cache));
-            S::store_panel(panel.add(1024), &codes::<S, T, 2>(&p, stage, &mut cache));
-            S::store_panel(panel.add(1536), &codes::<S, T, 3>(&p, stage, &mut cache));
-            S::store_panel(panel.add(2048), &codes::<S, T, 4>(&p, stage, &mut cache));
-            S::store_panel(panel.add(2560), &codes::<S, T, 5>(&p, stage, &mut cache));
-            S::store_panel(panel.add(3072), &codes::<S, T, 6>(&p, stage, &mut cache));
-            S::store_panel(panel.add(3584), &codes::<S, T, 7>(&p, stage, &mut cache));
+            S::store_panel(panel.add(32 * S::ROWS), &codes::<S, T, 1>(&p, stage, &mut cache));
+            S::store_panel(panel.add(64 * S::ROWS), &codes::<S, T, 2>(&p, stage, &mut cache));
+            S::store_panel(panel.add(96 * S::ROWS), &codes::<S, T, 3>(&p, stage, &mut cache));
+            S::store_panel(panel.add(128 * S::ROWS), &codes::<S, T, 4>(&p, stage, &mut cache));
+            S::store_panel(panel.add(160 * S::ROWS), &codes::<S, T, 5>(&p, stage, &mut cache));
+            S::store_panel(panel.add(192 * S::ROWS), &codes::<S, T, 6>(&p, stage, &mut cache));
+            S::store_panel(panel.add(224 * S::ROWS), &codes::<S, T, 7>(&p, stage, &mut cache));
         }
     }
 }
@@ -128,7 +128,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
     panel: *const u8,
 ) -> usize {
     unsafe {
-        let l = const { layout(T::UNIT, T::SUBS, T::HAS_MIN) };
+        let l = const { layout(S::ROWS, T::UNIT, T::SUBS, T::HAS_MIN) };
         let a = args.layout;
         let signed = T::SIGNED && !flipped::<S, T>();
         // Column `c` of the group, item `i` of a section of words or floats.
@@ -149,19 +149,19 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
             let at = (u0 + u) * (T::UNIT / 32);
             let mut inner = [S::splat(0.0); C];
             for j in 0..T::UNIT / 32 {
-                let codes = panel.add(512 * j);
+                let codes = panel.add(32 * S::ROWS * j);
                 let q = item(0, 8 * (at + j), 0);
                 let mut isum;
                 if T::SUB == 16 {
-                    let s = panel.add(l.scales + 128 * j).cast::<i32>();
-                    let (s0, s1) = (S::load_i(s), S::load_i(s.add(16)));
+                    let s = panel.add(l.scales + 8 * S::ROWS * j).cast::<i32>();
+                    let (s0, s1) = (S::load_i(s), S::load_i(s.add(S::ROWS)));
                     isum = S::tile::<C, 4>(codes, q, 4 * GROUP, signed, T::TOP);
                     let i = 2 * (at + j);
                     for c in 0..C {
                         isum[c] = less_zero::<S, T>(isum[c], item(a.sum16, i, c));
                         isum[c] = S::mul_i(isum[c], s0);
                     }
-                    let (codes, q) = (codes.add(256), q.add(16 * GROUP));
+                    let (codes, q) = (codes.add(16 * S::ROWS), q.add(16 * GROUP));
                     let last = S::tile::<C, 4>(codes, q, 4 * GROUP, signed, T::TOP);
                     for c in 0..C {
                         let last = less_zero::<S, T>(last[c], item(a.sum16, i + 1, c));
@@ -173,7 +173,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
                         isum[c] = less_zero::<S, T>(isum[c], item(a.sum32, at + j, c));
                     }
                     if T::SCALED {
-                        let s = S::load_i(panel.add(l.scales + 64 * j).cast());
+                        let s = S::load_i(panel.add(l.scales + 4 * S::ROWS * j).cast());
                         for isum in &mut isum {
                             *isum = S::mul_i(*isum, s);
                         }
@@ -194,7 +194,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
                 let mut mins = [S::splat(0.0); C];
                 if T::SCALED {
                     for j in 0..T::SUBS {
-                        let min = S::load(panel.add(l.mins + 64 * j).cast());
+                        let min = S::load(panel.add(l.mins + 4 * S::ROWS * j).cast());
                         for c in 0..C {
                             mins[c] = S::fma(min, float(total, i + j, c), mins[c]);
                         }
@@ -217,12 +217,12 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
 }
 
 #[inline(always)]
-unsafe fn load_rows<S: Simd>(p: *const f32, n: usize) -> S::V {
+unsafe fn load_rows<S: Simd>(p: *const f32, n: usize) -> S::F {
     unsafe {
-        if n == ROWS {
+        if n == S::ROWS {
             return S::load(p);
         }
-        let mut x = [0.0; ROWS];
+        let mut x = [0.0; MAX_ROWS];
         std::ptr::copy_nonoverlapping(p, x.as_mut_ptr(), n);
         S::load(x.as_ptr())
     }

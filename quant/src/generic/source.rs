@@ -7,17 +7,15 @@ use std::marker::PhantomData;
 
 use super::codes::{Codes, load_32};
 use crate::formats::{IntBlock, Unit};
-use crate::simd::{Simd, WORDS};
+use crate::simd::{MAX_ROWS, Simd, WORDS};
 
-/// Rows computed together.
-pub const ROWS: usize = 16;
 /// Bytes of the memory that [`Source::open`] may use.
-pub const STAGE: usize = ROWS * 256;
+pub const STAGE: usize = MAX_ROWS * 256;
 
-/// One unit of 16 rows.
-pub type Units = [*const u8; ROWS];
+/// One unit of each row; of fewer rows than 16 the last are not used.
+pub type Units = [*const u8; MAX_ROWS];
 
-/// 32 codes of 16 rows: word `i` has codes `4 i .. 4 i + 4` of each.
+/// 32 codes of each row: word `i` has codes `4 i .. 4 i + 4` of each.
 pub type Words<S> = [<S as Simd>::I; WORDS];
 
 /// `f` of each word and its number. (`array::map` is not always inlined, and what is not lacks the
@@ -30,16 +28,16 @@ pub(super) fn each<S: Simd>(mut words: Words<S>, f: impl Fn(usize, S::I) -> S::I
     words
 }
 
-/// The scales of a unit of 16 rows, a lane each.
+/// The scales of a unit, a lane for each row.
 pub struct Params<S: Simd> {
     /// Integer scales, of each [`SUB`](IntBlock::SUB) weights; none in units of 32.
     pub scale: [S::I; 16],
     /// Integer minimums, likewise, as floats.
-    pub min: [S::V; 16],
+    pub min: [S::F; 16],
     /// Scale of the unit.
-    pub d: S::V,
+    pub d: S::F,
     /// Scale of its minimums, with its sign.
-    pub dmin: S::V,
+    pub dmin: S::F,
 }
 
 impl<S: Simd> Params<S> {
@@ -96,7 +94,7 @@ pub unsafe trait Source {
 
     /// What stands for unit `u` of a row: its address, if units are blocks, else the row's.
     fn unit(row: *const u8, u: usize) -> *const u8;
-    /// Reads the scales of unit `u` of 16 rows.
+    /// Reads the scales of unit `u` of each row.
     unsafe fn open<S: Simd>(
         p: &Units,
         u: usize,
@@ -237,9 +235,9 @@ unsafe impl<const UNIT: usize, const SUB: usize> Source for Unpacked<UNIT, SUB> 
             let mut params = Params::<S>::zero();
             let Some(unpack) = unpack else { return params };
             let mut unit = Unit::default();
-            let mut scale = [[0i32; ROWS]; 16];
-            let mut d = [0f32; ROWS];
-            for r in 0..ROWS {
+            let mut scale = [[0i32; MAX_ROWS]; 16];
+            let mut d = [0f32; MAX_ROWS];
+            for r in 0..S::ROWS {
                 unpack(p[r], u, stage.add(r * UNIT), &mut unit);
                 if Self::SCALED {
                     for j in 0..Self::SUBS {

@@ -11,8 +11,9 @@ use std::fmt::Debug;
 /// # Safety
 /// Call the method only where the CPU has the instructions that the type names.
 pub unsafe trait Dot: Copy + Debug + Send + Sync + 'static {
-    /// Adds to lane `l` the products of signed bytes `4 l .. 4 l + 4`; `a` is never -128.
-    unsafe fn dot(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t;
+    /// Adds to each lane the products of its signed bytes in `w` with bytes `4 L .. 4 L + 4` of `a`,
+    /// which are never -128.
+    unsafe fn dot<const L: i32>(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t;
 
     /// Panels hold 8 codes of a row side by side, for products of matrices.
     const MATRIX: bool = false;
@@ -23,17 +24,18 @@ pub unsafe trait Dot: Copy + Debug + Send + Sync + 'static {
         w: *const u8,
         a: *const u8,
         step: usize,
-    ) -> [[int32x4_t; 4]; C] {
+    ) -> [int32x4_t; C] {
         unsafe {
-            let mut acc = [[vdupq_n_s32(0); 4]; C];
+            let mut acc = [vdupq_n_s32(0); C];
             for i in 0..N {
-                let w: [int8x16_t; 4] =
-                    std::array::from_fn(|r| vld1q_s8(w.add(64 * i + 16 * r).cast()));
-                for (c, acc) in acc.iter_mut().enumerate() {
-                    let a = a.add(step * i + 4 * c).cast::<i32>();
-                    let a = vreinterpretq_s8_s32(vld1q_dup_s32(a));
-                    for r in 0..4 {
-                        acc[r] = Self::dot(acc[r], w[r], a);
+                let w = vld1q_s8(w.add(16 * i).cast());
+                for c in (0..C).step_by(4) {
+                    let a = vld1q_s8(a.add(step * i + 4 * c).cast());
+                    acc[c] = Self::dot::<0>(acc[c], w, a);
+                    acc[c + 1] = Self::dot::<1>(acc[c + 1], w, a);
+                    if C > 2 {
+                        acc[c + 2] = Self::dot::<2>(acc[c + 2], w, a);
+                        acc[c + 3] = Self::dot::<3>(acc[c + 3], w, a);
                     }
                 }
             }
@@ -57,8 +59,9 @@ pub struct Smmla;
 // SAFETY: NEON only.
 unsafe impl Dot for Mla {
     #[inline(always)]
-    unsafe fn dot(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+    unsafe fn dot<const L: i32>(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
         unsafe {
+            let a = vreinterpretq_s8_s32(vdupq_laneq_s32::<L>(vreinterpretq_s32_s8(a)));
             // -128 times 127, at the most, fits 16 bits; pairs are added in 32.
             let low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(a)));
             let high = vpaddlq_s16(vmull_high_s8(w, a));
@@ -70,15 +73,16 @@ unsafe impl Dot for Mla {
 // SAFETY: NEON and `sdot`, as the type says.
 unsafe impl Dot for Sdot {
     #[inline(always)]
-    unsafe fn dot(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+    unsafe fn dot<const L: i32>(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
         // The intrinsic is not stable.
         unsafe {
             asm!(
                 ".arch_extension dotprod",
-                "sdot {acc:v}.4s, {w:v}.16b, {a:v}.16b",
+                "sdot {acc:v}.4s, {w:v}.16b, {a:v}.4b[{lane}]",
                 acc = inout(vreg) acc,
                 w = in(vreg) w,
                 a = in(vreg) a,
+                lane = const L,
                 options(pure, nomem, nostack, preserves_flags)
             );
         }
@@ -89,7 +93,7 @@ unsafe impl Dot for Sdot {
 /// Adds the products of 2 rows of 8 bytes with 2 columns of 8 bytes: row 0 with both, row 1 with
 /// both.
 #[inline(always)]
-unsafe fn smmla(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+unsafe fn smmla(mut acc: int32x4_t, w: int8x16_t, a: int32x4_t) -> int32x4_t {
     // The intrinsic is not stable.
     unsafe {
         asm!(
@@ -107,8 +111,8 @@ unsafe fn smmla(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
 // SAFETY: NEON, `sdot` and `smmla`, as the type says.
 unsafe impl Dot for Smmla {
     #[inline(always)]
-    unsafe fn dot(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
-        unsafe { Sdot::dot(acc, w, a) }
+    unsafe fn dot<const L: i32>(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+        unsafe { Sdot::dot::<L>(acc, w, a) }
     }
 
     const MATRIX: bool = true;
@@ -118,32 +122,33 @@ unsafe impl Dot for Smmla {
         w: *const u8,
         a: *const u8,
         step: usize,
-    ) -> [[int32x4_t; 4]; C] {
+    ) -> [int32x4_t; C] {
         unsafe {
-            // Two rows and two columns in each.
-            let mut acc = [[vdupq_n_s32(0); 8]; C];
-            for i in 0..N / 2 {
-                // 8 activations of each of two columns.
-                for c in 0..C / 2 {
-                    let word = |i: usize| vld1_s32(a.add(step * i + 8 * c).cast());
-                    let (low, high) = (word(2 * i), word(2 * i + 1));
-                    let pair = vcombine_s32(vzip1_s32(low, high), vzip2_s32(low, high));
-                    for (r, acc) in acc[c].iter_mut().enumerate() {
-                        let w = vld1q_s8(w.add(128 * i + 16 * r).cast());
-                        *acc = smmla(*acc, w, vreinterpretq_s8_s32(pair));
+            // Rows 0 and 1, and rows 2 and 3, of two columns each.
+            let mut acc = [[vdupq_n_s32(0); 2]; C];
+            for i in (0..N).step_by(2) {
+                let first = vld1q_s8(w.add(16 * i).cast());
+                let last = vld1q_s8(w.add(16 * i + 16).cast());
+                for c in (0..C).step_by(4) {
+                    let even = vld1q_s32(a.add(step * i + 4 * c).cast());
+                    let odd = vld1q_s32(a.add(step * (i + 1) + 4 * c).cast());
+                    // 8 activations of a column, and of the next.
+                    let two = vzip1q_s32(even, odd);
+                    acc[c][0] = smmla(acc[c][0], first, two);
+                    acc[c][1] = smmla(acc[c][1], last, two);
+                    if C > 2 {
+                        let two = vzip2q_s32(even, odd);
+                        acc[c + 2][0] = smmla(acc[c + 2][0], first, two);
+                        acc[c + 2][1] = smmla(acc[c + 2][1], last, two);
                     }
                 }
             }
-            std::array::from_fn(|c| {
-                let acc = acc[c / 2];
-                std::array::from_fn(|r| {
-                    if c % 2 == 0 {
-                        vuzp1q_s32(acc[2 * r], acc[2 * r + 1])
-                    } else {
-                        vuzp2q_s32(acc[2 * r], acc[2 * r + 1])
-                    }
-                })
-            })
+            let mut out = [vdupq_n_s32(0); C];
+            for c in (0..C).step_by(2) {
+                out[c] = vuzp1q_s32(acc[c][0], acc[c][1]);
+                out[c + 1] = vuzp2q_s32(acc[c][0], acc[c][1]);
+            }
+            out
         }
     }
 }

@@ -13,15 +13,15 @@ use crate::lanes::Lanes;
 #[derive(Clone, Copy, Debug)]
 pub struct Neon<D>(PhantomData<D>);
 
-pub(super) type F = [float32x4_t; 4];
+type F = [float32x4_t; 4];
 
 #[inline(always)]
-pub(super) fn each<T: Copy, U>(a: [T; 4], f: impl Fn(T) -> U) -> [U; 4] {
+fn each<T: Copy, U>(a: [T; 4], f: impl Fn(T) -> U) -> [U; 4] {
     [f(a[0]), f(a[1]), f(a[2]), f(a[3])]
 }
 
 #[inline(always)]
-pub(super) fn both<T: Copy, U>(a: [T; 4], b: [T; 4], f: impl Fn(T, T) -> U) -> [U; 4] {
+fn both<T: Copy, U>(a: [T; 4], b: [T; 4], f: impl Fn(T, T) -> U) -> [U; 4] {
     [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
 }
 

@@ -5,25 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::lanes::Avx2;
-use crate::simd::Simd;
-
-/// [`Simd::gather_words`] of 8 places.
-#[inline(always)]
-unsafe fn words_of_8(p: &[*const u8], offset: usize) -> [__m256i; 4] {
-    unsafe {
-        let load = |i: usize| _mm_loadu_si128(p[i].add(offset).cast());
-        let two = |i: usize| _mm256_set_m128i(load(i + 4), load(i));
-        let r = [two(0), two(1), two(2), two(3)];
-        let (a, b) = (_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1]));
-        let (c, d) = (_mm256_unpacklo_epi32(r[2], r[3]), _mm256_unpackhi_epi32(r[2], r[3]));
-        [
-            _mm256_unpacklo_epi64(a, c),
-            _mm256_unpackhi_epi64(a, c),
-            _mm256_unpacklo_epi64(b, d),
-            _mm256_unpackhi_epi64(b, d),
-        ]
-    }
-}
+use crate::simd::{MAX_ROWS, Simd};
 
 /// The products of bytes, those of neighbours added: at the most twice 128 times 127, which fits.
 #[inline(always)]
@@ -52,96 +34,115 @@ const fn run(signed: bool, top: i32) -> usize {
 
 // SAFETY: the methods use what the type's documentation names.
 unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
-    type I = (__m256i, __m256i);
+    type I = __m256i;
+    type F = __m256;
 
+    const ROWS: usize = 8;
     const UNSIGNED: bool = VNNI;
     const COLUMNS: usize = 4;
 
     #[inline(always)]
-    unsafe fn splat_i(x: i32) -> Self::I {
-        unsafe { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
+    unsafe fn splat(x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
     }
     #[inline(always)]
-    unsafe fn load_i(p: *const i32) -> Self::I {
-        unsafe { (_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast())) }
+    unsafe fn load(p: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(p) }
     }
     #[inline(always)]
-    unsafe fn store_i(p: *mut i32, x: Self::I) {
-        unsafe {
-            _mm256_storeu_si256(p.cast(), x.0);
-            _mm256_storeu_si256(p.add(8).cast(), x.1);
-        }
+    unsafe fn store(p: *mut f32, x: __m256) {
+        unsafe { _mm256_storeu_ps(p, x) }
     }
     #[inline(always)]
-    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
-        unsafe { (_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
     }
     #[inline(always)]
-    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I {
-        unsafe { (_mm256_sub_epi32(a.0, b.0), _mm256_sub_epi32(a.1, b.1)) }
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
-    unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I {
-        unsafe { (_mm256_mullo_epi32(a.0, b.0), _mm256_mullo_epi32(a.1, b.1)) }
+    unsafe fn splat_i(x: i32) -> __m256i {
+        unsafe { _mm256_set1_epi32(x) }
     }
     #[inline(always)]
-    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
-        unsafe { (_mm256_and_si256(a.0, b.0), _mm256_and_si256(a.1, b.1)) }
+    unsafe fn load_i(p: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn xor_i(a: Self::I, b: Self::I) -> Self::I {
-        unsafe { (_mm256_xor_si256(a.0, b.0), _mm256_xor_si256(a.1, b.1)) }
+    unsafe fn store_i(p: *mut i32, x: __m256i) {
+        unsafe { _mm256_storeu_si256(p.cast(), x) }
     }
     #[inline(always)]
-    unsafe fn or_i(a: Self::I, b: Self::I) -> Self::I {
-        unsafe { (_mm256_or_si256(a.0, b.0), _mm256_or_si256(a.1, b.1)) }
+    unsafe fn add_i(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
     }
     #[inline(always)]
-    unsafe fn shr_i(a: Self::I, n: i32) -> Self::I {
-        unsafe {
-            let n = _mm_cvtsi32_si128(n);
-            (_mm256_srl_epi32(a.0, n), _mm256_srl_epi32(a.1, n))
-        }
+    unsafe fn sub_i(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi32(a, b) }
     }
     #[inline(always)]
-    unsafe fn shl_i(a: Self::I, n: i32) -> Self::I {
-        unsafe {
-            let n = _mm_cvtsi32_si128(n);
-            (_mm256_sll_epi32(a.0, n), _mm256_sll_epi32(a.1, n))
-        }
+    unsafe fn mul_i(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_mullo_epi32(a, b) }
     }
     #[inline(always)]
-    unsafe fn top_byte(a: Self::I) -> Self::I {
-        unsafe { (_mm256_srai_epi32::<24>(a.0), _mm256_srai_epi32::<24>(a.1)) }
+    unsafe fn and_i(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
     }
     #[inline(always)]
-    unsafe fn lookup(table: &[i8; 16], b: Self::I) -> Self::I {
+    unsafe fn xor_i(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_xor_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn or_i(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shr_i(a: __m256i, n: i32) -> __m256i {
+        unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(n)) }
+    }
+    #[inline(always)]
+    unsafe fn shl_i(a: __m256i, n: i32) -> __m256i {
+        unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)) }
+    }
+    #[inline(always)]
+    unsafe fn top_byte(a: __m256i) -> __m256i {
+        unsafe { _mm256_srai_epi32::<24>(a) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[i8; 16], b: __m256i) -> __m256i {
         unsafe {
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-            (_mm256_shuffle_epi8(table, b.0), _mm256_shuffle_epi8(table, b.1))
+            _mm256_shuffle_epi8(table, b)
         }
     }
     #[inline(always)]
-    unsafe fn to_f32(a: Self::I) -> Self::V {
-        unsafe { (_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1)) }
+    unsafe fn to_f32(a: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(a) }
     }
     #[inline(always)]
-    unsafe fn low_f16(a: Self::I) -> Self::V {
+    unsafe fn low_f16(a: __m256i) -> __m256 {
         unsafe {
-            let half = |a| {
-                // The low halves of each 128 bits' words, then those bits side by side.
-                let low = _mm256_setr_epi64x(0x0d0c_0908_0504_0100, -1, 0x0d0c_0908_0504_0100, -1);
-                let a = _mm256_permute4x64_epi64::<0x08>(_mm256_shuffle_epi8(a, low));
-                _mm256_cvtph_ps(_mm256_castsi256_si128(a))
-            };
-            (half(a.0), half(a.1))
+            // The low halves of each 128 bits' words, then those bits side by side.
+            let low = _mm256_setr_epi64x(0x0d0c_0908_0504_0100, -1, 0x0d0c_0908_0504_0100, -1);
+            let a = _mm256_permute4x64_epi64::<0x08>(_mm256_shuffle_epi8(a, low));
+            _mm256_cvtph_ps(_mm256_castsi256_si128(a))
         }
     }
     #[inline(always)]
-    unsafe fn gather_words(p: &[*const u8; 16], offset: usize) -> [Self::I; 4] {
+    unsafe fn gather_words(p: &[*const u8; MAX_ROWS], offset: usize) -> [__m256i; 4] {
         unsafe {
-            let (low, high) = (words_of_8(&p[..8], offset), words_of_8(&p[8..], offset));
-            [(low[0], high[0]), (low[1], high[1]), (low[2], high[2]), (low[3], high[3])]
+            let load = |i: usize| _mm_loadu_si128(p[i].add(offset).cast());
+            let two = |i: usize| _mm256_set_m128i(load(i + 4), load(i));
+            let r = [two(0), two(1), two(2), two(3)];
+            let (a, b) = (_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1]));
+            let (c, d) = (_mm256_unpacklo_epi32(r[2], r[3]), _mm256_unpackhi_epi32(r[2], r[3]));
+            [
+                _mm256_unpacklo_epi64(a, c),
+                _mm256_unpackhi_epi64(a, c),
+                _mm256_unpacklo_epi64(b, d),
+                _mm256_unpackhi_epi64(b, d),
+            ]
         }
     }
     #[inline(always)]
@@ -149,43 +150,33 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn dot(acc: Self::I, w: Self::I, a: i32, signed: bool) -> Self::I {
+    unsafe fn dot(acc: __m256i, w: __m256i, a: i32, signed: bool) -> __m256i {
         unsafe {
             let a = _mm256_set1_epi32(a);
-            let one = |acc, w| {
-                if VNNI {
-                    _mm256_dpbusd_avx_epi32(acc, w, a)
-                } else {
-                    widen(acc, pairs(w, a, signed))
-                }
-            };
-            (one(acc.0, w.0), one(acc.1, w.1))
+            if VNNI { _mm256_dpbusd_avx_epi32(acc, w, a) } else { widen(acc, pairs(w, a, signed)) }
         }
     }
     #[inline(always)]
     unsafe fn dots<const N: usize>(
-        w: &[Self::I; N],
+        w: &[__m256i; N],
         a: *const u8,
-        step: usize,
         signed: bool,
         top: i32,
-    ) -> Self::I {
+    ) -> __m256i {
         unsafe {
-            let mut acc = Self::splat_i(0);
+            let mut acc = _mm256_setzero_si256();
             let mut sums = acc;
             for i in 0..N {
-                let x = _mm256_set1_epi32(a.add(step * i).cast::<i32>().read_unaligned());
+                let x = _mm256_set1_epi32(a.add(4 * i).cast::<i32>().read_unaligned());
                 if VNNI {
-                    acc.0 = _mm256_dpbusd_avx_epi32(acc.0, w[i].0, x);
-                    acc.1 = _mm256_dpbusd_avx_epi32(acc.1, w[i].1, x);
+                    acc = _mm256_dpbusd_avx_epi32(acc, w[i], x);
                     continue;
                 }
                 // Small codes are added in 16 bits as long as they fit, and widened then.
-                sums.0 = _mm256_add_epi16(sums.0, pairs(w[i].0, x, signed));
-                sums.1 = _mm256_add_epi16(sums.1, pairs(w[i].1, x, signed));
+                sums = _mm256_add_epi16(sums, pairs(w[i], x, signed));
                 if (i + 1) % run(signed, top) == 0 || i + 1 == N {
-                    acc = (widen(acc.0, sums.0), widen(acc.1, sums.1));
-                    sums = Self::splat_i(0);
+                    acc = widen(acc, sums);
+                    sums = _mm256_setzero_si256();
                 }
             }
             acc
@@ -198,25 +189,23 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         step: usize,
         signed: bool,
         top: i32,
-    ) -> [Self::I; C] {
+    ) -> [__m256i; C] {
         unsafe {
-            let mut acc = [Self::splat_i(0); C];
+            let mut acc = [_mm256_setzero_si256(); C];
             let mut sums = acc;
             for i in 0..N {
-                let w = Self::load_i(w.add(64 * i).cast());
+                let w = Self::load_i(w.add(32 * i).cast());
                 for c in 0..C {
                     let x = a.add(step * i + 4 * c).cast::<i32>().read_unaligned();
                     let x = _mm256_set1_epi32(x);
                     if VNNI {
-                        acc[c].0 = _mm256_dpbusd_avx_epi32(acc[c].0, w.0, x);
-                        acc[c].1 = _mm256_dpbusd_avx_epi32(acc[c].1, w.1, x);
+                        acc[c] = _mm256_dpbusd_avx_epi32(acc[c], w, x);
                         continue;
                     }
-                    sums[c].0 = _mm256_add_epi16(sums[c].0, pairs(w.0, x, signed));
-                    sums[c].1 = _mm256_add_epi16(sums[c].1, pairs(w.1, x, signed));
+                    sums[c] = _mm256_add_epi16(sums[c], pairs(w, x, signed));
                     if (i + 1) % run(signed, top) == 0 || i + 1 == N {
-                        acc[c] = (widen(acc[c].0, sums[c].0), widen(acc[c].1, sums[c].1));
-                        sums[c] = Self::splat_i(0);
+                        acc[c] = widen(acc[c], sums[c]);
+                        sums[c] = _mm256_setzero_si256();
                     }
                 }
             }

@@ -5,14 +5,37 @@
 use std::arch::x86_64::*;
 
 use super::lanes::Avx512;
-use crate::simd::Simd;
+use crate::simd::{MAX_ROWS, Simd};
 
 // SAFETY: the methods use what the type's documentation names.
 unsafe impl Simd for Avx512 {
     type I = __m512i;
+    type F = __m512;
 
+    const ROWS: usize = 16;
     const UNSIGNED: bool = true;
     const COLUMNS: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: __m512) {
+        unsafe { _mm512_storeu_ps(p, x) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
 
     #[inline(always)]
     unsafe fn splat_i(x: i32) -> __m512i {
@@ -78,7 +101,7 @@ unsafe impl Simd for Avx512 {
         unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
     }
     #[inline(always)]
-    unsafe fn gather_words(p: &[*const u8; 16], offset: usize) -> [__m512i; 4] {
+    unsafe fn gather_words(p: &[*const u8; MAX_ROWS], offset: usize) -> [__m512i; 4] {
         unsafe {
             let load = |i: usize| _mm_loadu_si128(p[i].add(offset).cast());
             let four = |i: usize| {
