@@ -11,12 +11,14 @@ pub mod gguf;
 mod memory;
 pub mod model;
 pub mod sampler;
+mod session;
 pub mod tokenizer;
 
-pub use engine::{CancelHandle, Engine, EngineOptions, Session, SessionOptions, kernel_levels};
+pub use engine::{Engine, EngineOptions, kernel_levels};
 pub use error::{Error, Result};
 pub use generate::{Finish, GenerateOptions, TextStream, Tokens};
 pub use model::{Hparams, MemoryPlan, SessionShape};
+pub use session::{CancelHandle, Session, SessionOptions};
 pub use siskin_quant::GgmlType;
 pub use siskin_quant::attention::KvType;
 pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerOptions};

@@ -2,6 +2,17 @@
 
 use std::path::Path;
 
+use crate::{Error, Result};
+
+/// `n` zeros, whose pages are touched only when they are used.
+///
+/// # Errors
+/// [`Error::Memory`], where a plain vector would end the process.
+pub fn zeros(n: usize) -> Result<Vec<f32>> {
+    bytemuck::allocation::try_zeroed_vec(n)
+        .map_err(|()| Error::Memory(format!("{n} values of 4 bytes cannot be allocated")))
+}
+
 /// Bytes that can be allocated without swapping, as the kernel and the control groups of this
 /// process say; `None` where nothing says.
 pub fn available() -> Option<u64> {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use siskin::{Engine, EngineOptions, KvType, Session, SessionOptions};
+use siskin::{Engine, EngineOptions, Error, KvType, Session, SessionOptions};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/archs")
@@ -105,6 +105,46 @@ fn a_reused_prefix_gives_the_bits_of_a_cold_start() {
             assert_eq!(session.logits(), cold, "{} kept {kept}", case.name);
         }
     }
+}
+
+#[test]
+fn a_rewind_past_what_a_window_still_holds_forgets_everything() {
+    for name in ["gemma2", "gemma3"] {
+        let engine = engine(name, 2, None);
+        let options = SessionOptions { n_ctx: Some(256), n_batch: 8, ..SessionOptions::default() };
+        let tokens: Vec<u32> = (0..200).map(|i| 1 + i * 7 % 50).collect();
+        let cold = |n: usize| {
+            let mut session = Session::new(&engine, &options).unwrap();
+            session.prefill(&tokens[..n]).unwrap().to_vec()
+        };
+        let mut session = Session::new(&engine, &options).unwrap();
+        session.prefill(&tokens).unwrap();
+        // The rings hold 64 positions, a window and a batch rounded up: 136 to 200.
+        assert!(session.rewind(150));
+        assert_eq!(session.decode(tokens[150]).unwrap(), cold(151), "{name}");
+        assert!(!session.rewind(110), "{name}: positions from 103 on were overwritten");
+        assert!(session.tokens().is_empty());
+        assert_eq!(session.prefill(&tokens[..70]).unwrap(), cold(70), "{name}");
+        assert!(session.rewind(40));
+        assert_eq!(session.prefill(&tokens[40..70]).unwrap(), cold(70), "{name}");
+        // A batch that was given up may have overwritten as much as one that was not.
+        session.cancel_handle().cancel();
+        assert!(matches!(session.prefill(&tokens[70..78]), Err(Error::Cancelled)));
+        assert!(!session.rewind(20), "{name}: position 13 may be overwritten");
+        assert_eq!(session.prefill(&tokens[..20]).unwrap(), cold(20), "{name}");
+    }
+}
+
+#[test]
+fn a_callback_may_use_another_session() {
+    let engine = engine("llama", 2, None);
+    let mut outer = Session::new(&engine, &SessionOptions::default()).unwrap();
+    let mut inner = Session::new(&engine, &SessionOptions::default()).unwrap();
+    let same = outer.prefill_all(&[1, 2, 3], |pos, logits| {
+        assert_eq!(inner.decode(pos as u32 + 1)?, logits);
+        Ok(())
+    });
+    same.unwrap();
 }
 
 #[test]

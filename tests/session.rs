@@ -114,6 +114,14 @@ fn memory_limits_refuse_with_the_numbers() {
     for part in ["weights", "KV cache", "workspace", "limit"] {
         assert!(text.contains(part), "{text}");
     }
+    // Before any of the file is read ahead.
+    let ahead = load(&EngineOptions { prefault: true, ..options });
+    assert!(matches!(ahead, Err(Error::Memory(_))));
+    // A limit above what the machine has does not stand in for memory.
+    let options = EngineOptions { mem_limit: Some(u64::MAX), ..EngineOptions::default() };
+    let engine = load(&options).unwrap();
+    let huge = SessionOptions { n_batch: usize::MAX / 4, ..SessionOptions::default() };
+    assert!(Session::new(&engine, &huge).is_ok(), "a batch is never more than the context");
 }
 
 fn generation_ends_for_the_reason_it_says() {

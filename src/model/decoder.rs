@@ -53,6 +53,7 @@ impl Pass<'_, '_> {
         let h = &self.model.hparams;
         let n = tokens.len();
         self.embed(tokens)?;
+        self.cache.storing(pos, n);
         let ws = &mut *self.ws;
         ws.angles.fill(self.team, &ws.frequencies, pos, n);
         if h.rope_window != h.rope {

@@ -8,6 +8,10 @@ use crate::{Error, Hparams, Result};
 /// One ring of positions for each layer. A layer with a window holds only the window and a batch.
 pub struct KvCache {
     pub(crate) layers: Vec<KvLayer>,
+    /// The end of the positions that were stored since position 0 was, in whatever layers: after a
+    /// rewind, or a batch that failed, the rings hold what is before this and not what is before
+    /// the sequence's end.
+    stored: usize,
 }
 
 /// The shape of layer `layer`'s cache.
@@ -31,15 +35,20 @@ impl KvCache {
     /// [`Error::Invalid`] if a type does not fit the model's heads.
     pub fn new(h: &Hparams, shape: &SessionShape) -> Result<KvCache> {
         let layer = |l| KvLayer::new(&layer_shape(h, shape, l)).map_err(Error::Invalid);
-        Ok(KvCache { layers: (0..h.n_layer).map(layer).collect::<Result<_>>()? })
+        Ok(KvCache { layers: (0..h.n_layer).map(layer).collect::<Result<_>>()?, stored: 0 })
     }
 
-    /// How many positions before `n_past` can be given up so that the next batch still finds what
-    /// it attends to in every window.
-    pub(crate) fn can_rewind(&self, h: &Hparams, from: usize, to: usize) -> bool {
+    /// Says that positions `pos..pos + n` are about to be stored.
+    pub(crate) fn storing(&mut self, pos: usize, n: usize) {
+        self.stored = if pos == 0 { n } else { self.stored.max(pos + n) };
+    }
+
+    /// Whether all that position `n` attends to is still there once the positions from `n` on are
+    /// given up.
+    pub(crate) fn can_rewind(&self, h: &Hparams, n: usize) -> bool {
         self.layers.iter().zip(&h.windows).all(|(layer, window)| {
-            let first = (to + 1).saturating_sub(*window);
-            from - first <= layer.capacity() || from <= layer.capacity()
+            let first = (n + 1).saturating_sub(*window);
+            self.stored <= layer.capacity() || first >= self.stored - layer.capacity()
         })
     }
 }

@@ -15,6 +15,7 @@ pub use plan::{MemoryPlan, SessionShape};
 pub use weights::{Layer, Weight, Weights};
 
 pub(crate) use decoder::Pass;
+pub(crate) use plan::LOGIT_ROWS;
 pub(crate) use workspace::Workspace;
 
 use crate::Result;

@@ -8,6 +8,9 @@ use super::hparams::Hparams;
 use super::kv_cache::layer_shape;
 use super::weights::Weights;
 
+/// Rows whose logits are computed together when those of every position are asked for.
+pub(crate) const LOGIT_ROWS: usize = 16;
+
 /// What a session is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionShape {
@@ -24,11 +27,11 @@ pub struct SessionShape {
 /// Bytes of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// The mapped file.
+    /// The mapped file, and what of it had to be copied: all tensors if it is big-endian.
     pub weights: u64,
     /// Keys and values when the context is full.
     pub kv_cache: u64,
-    /// Everything else a session allocates.
+    /// Everything else that a session and its sampler can come to allocate.
     pub workspace: u64,
 }
 
@@ -46,7 +49,8 @@ impl MemoryPlan {
             .map(|act| Activations::bytes_for(act, sizes.widest, shape.n_batch))
             .sum();
         let workspace = (4 * sizes.f32_values() + acts) as u64;
-        MemoryPlan { weights: file_bytes, kv_cache, workspace }
+        let weights = file_bytes.saturating_add(weights.copied);
+        MemoryPlan { weights, kv_cache, workspace }
     }
 
     /// All of it.
@@ -88,6 +92,12 @@ pub(crate) struct Sizes {
     pub partial: usize,
     /// Logits of one row.
     pub logits: usize,
+    /// Logits of [`LOGIT_ROWS`] rows, for those who ask for every position's.
+    rows: usize,
+    /// A sampler's changed logits and its candidates, which are a token and a logit each.
+    sampler: usize,
+    /// The tokens themselves.
+    tokens: usize,
 }
 
 impl Sizes {
@@ -105,11 +115,15 @@ impl Sizes {
             angles: n * h.n_rot,
             partial: partial_len(h.n_head, h.v_dim, s.n_ctx),
             logits: h.n_vocab,
+            rows: LOGIT_ROWS.min(n) * h.n_vocab,
+            sampler: 3 * h.n_vocab,
+            tokens: s.n_ctx,
         }
     }
 
     fn f32_values(&self) -> usize {
-        let Sizes { widest: _, x, input, q, k, v, ff, angles, partial, logits } = self;
-        2 * x + input + q + k + v + 2 * ff + 2 * angles + partial + logits
+        let Sizes { widest: _, x, input, q, k, v, ff, angles, partial, logits, .. } = self;
+        let later = self.rows + self.sampler + self.tokens;
+        2 * x + input + q + k + v + 2 * ff + 2 * angles + partial + logits + later
     }
 }

@@ -5,6 +5,7 @@
 use siskin_quant::par::Team;
 
 use super::hparams::Rope;
+use crate::{Result, memory};
 
 /// Frequencies of one kind of layer.
 pub(crate) struct Frequencies(Vec<f64>);
@@ -30,8 +31,11 @@ pub(crate) struct Angles {
 
 impl Angles {
     /// Memory for `n` tokens.
-    pub fn new(n_rot: usize, n: usize) -> Angles {
-        Angles { half: n_rot / 2, values: vec![0.0; n * n_rot] }
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    pub fn new(n_rot: usize, n: usize) -> Result<Angles> {
+        Ok(Angles { half: n_rot / 2, values: memory::zeros(n * n_rot)? })
     }
 
     /// Computes those of `n` positions from `pos` on.

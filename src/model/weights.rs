@@ -128,6 +128,8 @@ pub struct Weights {
     pub output: Weight,
     /// What each rotary frequency is divided by.
     pub rope_factors: Option<Vec<f32>>,
+    /// Bytes of matrices that are not used where the file has them, but copied.
+    pub copied: u64,
 }
 
 /// Problems that are told one by one; the rest are counted.
@@ -154,6 +156,7 @@ struct Loader<'a> {
     file: &'a GgufFile,
     used: HashSet<String>,
     problems: Problems,
+    copied: u64,
 }
 
 impl Loader<'_> {
@@ -183,6 +186,7 @@ impl Loader<'_> {
     fn bytes(&mut self, info: &TensorInfo) -> Bytes {
         if self.file.byte_order() == ByteOrder::Big {
             let mut data = self.file.tensor_data(info).to_vec();
+            self.copied += data.len() as u64;
             if let Err(e) = formats::swap_bytes(info.ty, &mut data) {
                 self.problems.push(format!("{}: {e}", info.name));
             }
@@ -278,7 +282,8 @@ impl Weights {
     /// # Errors
     /// [`Error::Model`] that lists every tensor that is missing, misshapen or unused.
     pub fn new(file: &GgufFile, h: &Hparams) -> Result<Weights> {
-        let mut loader = Loader { file, used: HashSet::new(), problems: Problems::default() };
+        let mut loader =
+            Loader { file, used: HashSet::new(), problems: Problems::default(), copied: 0 };
         let token_embd = loader.matrix("token_embd.weight", h.n_vocab, h.n_embd, true);
         let output_norm = loader.vector("output_norm.weight", h.n_embd, true);
         let output = loader.matrix("output.weight", h.n_vocab, h.n_embd, false);
@@ -293,7 +298,8 @@ impl Weights {
             (token_embd, output_norm, loader.problems.n == 0)
         {
             let output = output.unwrap_or_else(|| token_embd.clone());
-            return Ok(Weights { token_embd, layers, output_norm, output, rope_factors });
+            let copied = loader.copied;
+            return Ok(Weights { token_embd, layers, output_norm, output, rope_factors, copied });
         }
         let Problems { shown, n } = loader.problems;
         let more = if n > SHOWN { format!("; and {} more", n - SHOWN) } else { String::new() };

@@ -9,6 +9,7 @@ use super::plan::{SessionShape, Sizes, acts_used};
 use super::rope::{Angles, Frequencies};
 use super::weights::Weight;
 use super::{Hparams, Weights};
+use crate::{Result, memory};
 
 /// Activations quantized for the weights that are multiplied with them.
 pub(crate) struct Inputs([Option<Activations>; 2]);
@@ -63,7 +64,11 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    pub fn new(h: &Hparams, weights: &Weights, shape: &SessionShape) -> Workspace {
+    /// Allocates; pages are touched as they are used.
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    pub fn new(h: &Hparams, weights: &Weights, shape: &SessionShape) -> Result<Workspace> {
         let s = Sizes::new(h, shape);
         let mut inputs = [None, None];
         for act in acts_used(weights) {
@@ -71,22 +76,22 @@ impl Workspace {
         }
         // Llama 3's factors belong to its only kind of layer.
         let factors = weights.rope_factors.as_deref();
-        Workspace {
-            x: vec![0.0; s.x],
-            part: vec![0.0; s.x],
-            input: vec![0.0; s.input],
-            q: vec![0.0; s.q],
-            k: vec![0.0; s.k],
-            v: vec![0.0; s.v],
-            gate: vec![0.0; s.ff],
-            up: vec![0.0; s.ff],
-            partial: vec![0.0; s.partial],
-            logits: vec![0.0; s.logits],
+        Ok(Workspace {
+            x: memory::zeros(s.x)?,
+            part: memory::zeros(s.x)?,
+            input: memory::zeros(s.input)?,
+            q: memory::zeros(s.q)?,
+            k: memory::zeros(s.k)?,
+            v: memory::zeros(s.v)?,
+            gate: memory::zeros(s.ff)?,
+            up: memory::zeros(s.ff)?,
+            partial: memory::zeros(s.partial)?,
+            logits: memory::zeros(s.logits)?,
             inputs: Inputs(inputs),
-            angles: Angles::new(h.n_rot, shape.n_batch),
-            angles_window: Angles::new(h.n_rot, shape.n_batch),
+            angles: Angles::new(h.n_rot, shape.n_batch)?,
+            angles_window: Angles::new(h.n_rot, shape.n_batch)?,
             frequencies: Frequencies::new(h.rope, h.n_rot, factors),
             frequencies_window: Frequencies::new(h.rope_window, h.n_rot, factors),
-        }
+        })
     }
 }

@@ -1,0 +1,263 @@
+//! Sessions: the state of one sequence, its cache and its buffers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use siskin_quant::attention::KvType;
+
+use crate::model::{Hparams, KvCache, LOGIT_ROWS, MemoryPlan, Pass, SessionShape, Workspace};
+use crate::{Engine, Error, Result, memory};
+
+/// Positions of a session if nobody says, or as many as the model was trained for.
+const DEFAULT_CTX: usize = 8192;
+
+/// How to make a session.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Positions; default: 8192, or as many as the model was trained for, or as memory allows.
+    pub n_ctx: Option<usize>,
+    /// Tokens of a prompt that are computed together.
+    pub n_batch: usize,
+    /// How keys are stored.
+    pub k_type: KvType,
+    /// How values are stored.
+    pub v_type: KvType,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions { n_ctx: None, n_batch: 512, k_type: KvType::F16, v_type: KvType::F16 }
+    }
+}
+
+impl SessionOptions {
+    /// The shape that these options ask for with a model of `h`, whatever memory there is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a context of 0 positions, or one that the model was not trained for,
+    /// and for batches of 0 tokens.
+    pub fn shape(&self, h: &Hparams) -> Result<SessionShape> {
+        let trained = h.n_ctx_train;
+        if self.n_batch == 0 {
+            return Err(Error::Invalid("a batch of 0 tokens".into()));
+        }
+        match self.n_ctx {
+            Some(0) => return Err(Error::Invalid("a context of 0 positions".into())),
+            Some(n) if n > trained => {
+                return Err(Error::Invalid(format!(
+                    "a context of {n} positions: the model was trained for {trained}"
+                )));
+            }
+            _ => {}
+        }
+        let n_ctx = self.n_ctx.unwrap_or(trained.min(DEFAULT_CTX));
+        Ok(SessionShape {
+            n_ctx,
+            n_batch: self.n_batch.min(n_ctx).max(1),
+            k_type: self.k_type,
+            v_type: self.v_type,
+        })
+    }
+}
+
+/// Cancels what a session computes, from any thread.
+#[derive(Clone, Debug)]
+pub struct CancelHandle(Arc<AtomicBool>);
+
+impl CancelHandle {
+    /// The session's call in progress, or its next one, returns [`Error::Cancelled`].
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes back a cancel that came when there was nothing left to stop.
+    pub fn clear(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A sequence of tokens and what the model made of them. Sessions of one engine take turns on its
+/// threads.
+pub struct Session {
+    engine: Engine,
+    shape: SessionShape,
+    plan: MemoryPlan,
+    ws: Workspace,
+    cache: KvCache,
+    tokens: Vec<u32>,
+    /// Logits of several rows, allocated when first asked for.
+    rows: Vec<f32>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Allocates all that decoding needs.
+    ///
+    /// # Errors
+    /// As [`Engine::plan`].
+    pub fn new(engine: &Engine, options: &SessionOptions) -> Result<Session> {
+        let (shape, plan) = engine.plan(options)?;
+        let model = &engine.inner().model;
+        Ok(Session {
+            shape,
+            plan,
+            ws: Workspace::new(&model.hparams, &model.weights, &shape)?,
+            cache: KvCache::new(&model.hparams, &shape)?,
+            tokens: Vec::with_capacity(shape.n_ctx),
+            rows: Vec::new(),
+            cancel: Arc::new(AtomicBool::new(false)),
+            engine: engine.clone(),
+        })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &SessionShape {
+        &self.shape
+    }
+
+    /// The memory that it was planned to take.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// The tokens computed so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// A handle by which another thread can cancel.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle(self.cancel.clone())
+    }
+
+    /// The logits of the last token computed, one for each token of the vocabulary.
+    pub fn logits(&self) -> &[f32] {
+        &self.ws.logits
+    }
+
+    /// Computes `tokens` after those before and returns the logits of the last.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for no tokens or one outside the vocabulary, [`Error::Context`] if they
+    /// do not fit, [`Error::Cancelled`]; the tokens of whole batches computed before then stay.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        self.check(tokens)?;
+        let batches = tokens.chunks(self.shape.n_batch);
+        let last = batches.len() - 1;
+        for (i, batch) in batches.enumerate() {
+            let pos = self.tokens.len();
+            self.pass(|pass| {
+                pass.layers(batch, pos, true)?;
+                if i == last {
+                    let mut logits = std::mem::take(&mut pass.ws.logits);
+                    let result = pass.logits(0, 1, &mut logits);
+                    pass.ws.logits = logits;
+                    result?;
+                }
+                Ok(())
+            })?;
+            self.tokens.extend_from_slice(batch);
+        }
+        Ok(&self.ws.logits)
+    }
+
+    /// Computes one token after those before and returns its logits.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn decode(&mut self, token: u32) -> Result<&[f32]> {
+        self.prefill(&[token])
+    }
+
+    /// Computes `tokens` after those before and calls `f(position, logits)` for each. `f` may use
+    /// other sessions of the engine.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill), and what `f` returns.
+    pub fn prefill_all(
+        &mut self,
+        tokens: &[u32],
+        f: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        self.check(tokens)?;
+        let mut rows = std::mem::take(&mut self.rows);
+        let result = self.all_rows(tokens, &mut rows, f);
+        self.rows = rows;
+        result
+    }
+
+    fn all_rows(
+        &mut self,
+        tokens: &[u32],
+        rows: &mut Vec<f32>,
+        mut f: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let n_vocab = self.engine.hparams().n_vocab;
+        let at_once = LOGIT_ROWS.min(self.shape.n_batch);
+        if rows.is_empty() {
+            *rows = memory::zeros(at_once * n_vocab)?;
+        }
+        for batch in tokens.chunks(self.shape.n_batch) {
+            let pos = self.tokens.len();
+            let n = self.pass(|pass| pass.layers(batch, pos, false))?;
+            for first in (0..n).step_by(at_once) {
+                let count = at_once.min(n - first);
+                let rows = &mut rows[..count * n_vocab];
+                self.pass(|pass| pass.logits(first, count, rows))?;
+                for (i, row) in rows.chunks_exact(n_vocab).enumerate() {
+                    f(pos + first + i, row)?;
+                }
+                if first + count == n {
+                    self.ws.logits.copy_from_slice(&rows[(count - 1) * n_vocab..]);
+                }
+            }
+            self.tokens.extend_from_slice(batch);
+        }
+        Ok(())
+    }
+
+    /// Runs `f` with the engine's threads, which it holds until it returns. A cancel that stopped
+    /// it is spent.
+    fn pass<R>(&mut self, f: impl FnOnce(&mut Pass<'_, '_>) -> Result<R>) -> Result<R> {
+        let inner = self.engine.inner();
+        let (ws, cache, cancel) = (&mut self.ws, &mut self.cache, &*self.cancel);
+        let result = inner.pool.scope(|team| {
+            f(&mut Pass { model: &inner.model, table: &inner.table, team, ws, cache, cancel })
+        });
+        if let Err(Error::Cancelled) = result {
+            self.cancel.store(false, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Forgets the tokens from position `n` on. Returns false, with everything forgotten, where a
+    /// sliding window no longer holds what comes before.
+    pub fn rewind(&mut self, n: usize) -> bool {
+        if n >= self.tokens.len() {
+            return true;
+        }
+        let possible = self.cache.can_rewind(self.engine.hparams(), n);
+        self.tokens.truncate(if possible { n } else { 0 });
+        possible
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(Error::Invalid("no tokens to compute".into()));
+        }
+        let n_vocab = self.engine.hparams().n_vocab;
+        if let Some(token) = tokens.iter().find(|t| **t as usize >= n_vocab) {
+            return Err(Error::Invalid(format!("token {token} is not below {n_vocab}")));
+        }
+        let wanted = self.tokens.len().saturating_add(tokens.len());
+        if wanted > self.shape.n_ctx {
+            return Err(Error::Context { wanted, n_ctx: self.shape.n_ctx });
+        }
+        Ok(())
+    }
+}
