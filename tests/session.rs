@@ -103,6 +103,10 @@ fn cancelling_stops_and_leaves_the_session_usable() {
     assert!(matches!(session.prefill(&[2, 5, 6]), Err(Error::Cancelled)));
     assert!(session.tokens().is_empty());
     assert_eq!(session.prefill(&[2, 5, 6]).unwrap(), want);
+    // One that came too late can be taken back.
+    session.cancel_handle().cancel();
+    session.cancel_handle().clear();
+    assert!(session.decode(7).is_ok());
 }
 
 fn memory_limits_refuse_with_the_numbers() {

@@ -32,6 +32,8 @@ impl Interruptible {
     pub fn new(handle: CancelHandle) -> anyhow::Result<Interruptible> {
         handle_interrupts()?;
         PRESSED.store(false, Ordering::Relaxed);
+        // Nor may one that came as the last answer ended stop this one.
+        handle.clear();
         set_current(Some(handle));
         Ok(Interruptible(()))
     }
