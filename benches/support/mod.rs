@@ -146,7 +146,7 @@ impl Stream {
     ) {
         let (ty, rows, cols) = (self.ty, self.rows, self.cols);
         let w = Matrix::new(ty, rows, cols, self.next_bytes()).expect("a matrix");
-        matmul(team, table, &mut [Product { w, x, out }]);
+        matmul(team, table, &mut [Product { w, x, out }], &[]);
     }
 }
 

@@ -64,6 +64,14 @@ pub unsafe trait Lanes: Copy + Debug + Send + Sync + 'static {
         out
     }
 
+    /// The largest lane, of lanes that are at least 0 and not NaN.
+    #[inline(always)]
+    unsafe fn largest(v: Self::V) -> f32 {
+        // SAFETY: the caller's promise.
+        let x = unsafe { Self::to_array(v) };
+        x.into_iter().fold(0.0, |a, b| if b > a { b } else { a })
+    }
+
     /// The sum of the lanes, by the fixed tree.
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {

@@ -24,7 +24,7 @@
 //! together, so prefill and decode, any split over threads and any register width agree.
 
 use crate::act::Activations;
-use crate::par::{SendPtr, Team};
+use crate::par::{self, SendPtr, Team};
 use crate::table::{GemmArgs, KernelTable};
 use crate::types::{Act, GgmlType};
 
@@ -86,43 +86,95 @@ pub struct Product<'a> {
     pub out: &'a mut [f32],
 }
 
-/// Computes several products in one parallel step.
+/// How the rows of the products of a step are handed out: in chunks that are about as many bytes in all
+/// products, so that each thread's range of them is as much work.
+struct Split {
+    /// The first chunk of each product and the rows of its chunks.
+    products: [(usize, usize); MAX_PRODUCTS],
+    chunks: usize,
+}
+
+impl Split {
+    /// The split of products of `weights` with `n` columns.
+    fn new<'a>(
+        weights: impl Iterator<Item = &'a Matrix<'a>> + Clone,
+        n: usize,
+        threads: usize,
+    ) -> Split {
+        let bytes = weights.clone().map(|w| w.data.len()).sum();
+        let bytes = chunk_bytes(bytes, n, threads);
+        let mut split = Split { products: [(0, 0); MAX_PRODUCTS], chunks: 0 };
+        for (w, product) in weights.zip(&mut split.products) {
+            let tiles = bytes / (w.row_bytes * ROW_TILE).max(1);
+            let rows = tiles.clamp(1, w.rows.div_ceil(ROW_TILE).max(1)) * ROW_TILE;
+            *product = (split.chunks, rows);
+            split.chunks += w.rows.div_ceil(rows);
+        }
+        split
+    }
+
+    /// The product of a chunk, and its first row.
+    fn find(&self, chunk: usize, products: usize) -> (usize, usize) {
+        let i = self.products[..products].partition_point(|(first, _)| *first <= chunk) - 1;
+        let (first, rows) = self.products[i];
+        (i, (chunk - first) * rows)
+    }
+
+    /// Where in `weights` a chunk begins; null if there is no such chunk.
+    fn address<'a>(&self, chunk: usize, weights: impl Fn(usize) -> &'a Matrix<'a>, products: usize) -> *const u8 {
+        if chunk >= self.chunks {
+            return std::ptr::null();
+        }
+        let (i, row) = self.find(chunk, products);
+        let w = weights(i);
+        w.data.as_ptr().wrapping_add(row * w.row_bytes)
+    }
+}
+
+/// Products in a step, at the most.
+pub const MAX_PRODUCTS: usize = 8;
+
+/// Computes several products in one parallel step. `next` are the weights of the step after it, which
+/// each thread begins to fetch when it comes to the end of its own part.
 ///
 /// # Panics
-/// If the sizes or the activation types of a product do not fit each other.
-pub fn matmul(team: &mut Team<'_>, table: &KernelTable, products: &mut [Product<'_>]) {
+/// If the sizes or the activation types of a product do not fit each other, or if there are more than
+/// [`MAX_PRODUCTS`].
+pub fn matmul(
+    team: &mut Team<'_>,
+    table: &KernelTable,
+    products: &mut [Product<'_>],
+    next: &[Matrix<'_>],
+) {
     let threads = team.n_threads();
-    // The first chunk of each product and the rows of its chunks, which are about as many bytes in
-    // all products, so that each thread's range of them is as much work.
-    let mut chunks = [(0usize, 0usize); 8];
-    assert!(products.len() <= chunks.len(), "at most 8 products in a step");
-    let bytes = products.iter().map(|p| p.w.data.len()).sum();
-    let n = products.iter().map(|p| p.x.n()).max().unwrap_or(0);
-    let bytes = chunk_bytes(bytes, n, threads);
-    let mut total = 0;
-    for (p, (first, per)) in products.iter().zip(&mut chunks) {
+    assert!(products.len().max(next.len()) <= MAX_PRODUCTS, "too many products in a step");
+    for p in &*products {
         assert_eq!(p.w.cols, p.x.layout().k, "activations fit the weights");
         assert_eq!(p.out.len(), p.x.n() * p.w.rows, "the result fits");
         let kernels = table.get(p.w.ty).expect("a type with weights has kernels");
         assert_eq!(kernels.act, p.x.layout().act, "activations are quantized for the weights");
-        *first = total;
-        let tiles = bytes / (p.w.row_bytes * ROW_TILE).max(1);
-        *per = tiles.clamp(1, p.w.rows.div_ceil(ROW_TILE).max(1)) * ROW_TILE;
-        total += p.w.rows.div_ceil(*per);
     }
-    let outs: [SendPtr<f32>; 8] = std::array::from_fn(|i| match products.get_mut(i) {
+    let outs: [SendPtr<f32>; MAX_PRODUCTS] = std::array::from_fn(|i| match products.get_mut(i) {
         Some(p) => SendPtr(p.out.as_mut_ptr()),
         None => SendPtr(std::ptr::null_mut()),
     });
     let products = &*products;
-    let chunks = &chunks[..products.len()];
-    team.run(total, &|chunk, scratch| {
-        let i = chunks.partition_point(|(first, _)| *first <= chunk) - 1;
-        let (first, per) = chunks[i];
+    let n = products.iter().map(|p| p.x.n()).max().unwrap_or(0);
+    let split = Split::new(products.iter().map(|p| &p.w), n, threads);
+    let then = Split::new(next.iter(), n, threads);
+    team.run(split.chunks, &|chunk, scratch| {
+        let (i, start) = split.find(chunk, products.len());
         let p = &products[i];
-        let start = (chunk - first) * per;
-        let end = p.w.rows.min(start + per);
+        let end = p.w.rows.min(start + split.products[i].1);
         let Some(kernels) = table.get(p.w.ty) else { return };
+        // Of the thread whose chunk this is, also if another one helps: the memory is shared.
+        let owner = par::owner(chunk, split.chunks, threads);
+        let next = if chunk + 1 < par::first_chunk(owner + 1, split.chunks, threads) {
+            split.address(chunk + 1, |i| &products[i].w, products.len())
+        } else {
+            let first = par::first_chunk(owner, then.chunks, threads);
+            then.address(first, |i| &next[i], next.len())
+        };
         let mut args = GemmArgs {
             w: p.w.data.as_ptr(),
             row_bytes: p.w.row_bytes,
@@ -130,6 +182,7 @@ pub fn matmul(team: &mut Team<'_>, table: &KernelTable, products: &mut [Product<
             layout: p.x.layout(),
             n: p.x.n(),
             rows: start..end,
+            next,
             out: outs[i].get(),
             ldo: p.w.rows,
             unpack: None,

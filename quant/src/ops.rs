@@ -166,6 +166,8 @@ pub(crate) mod body {
         }
     }
 
+    /// Quantizes a row, the `c`-th of its group. The codes are whole numbers as floats until they are
+    /// stored, so that their sums, which are below 2^24, are exact in any order.
     #[inline(always)]
     pub unsafe fn quantize<L: Lanes>(layout: &ActLayout, x: &[f32], group: &mut [u8], c: usize) {
         if layout.act != Act::Q8 {
@@ -174,34 +176,35 @@ pub(crate) mod body {
         }
         let words: &mut [[u8; 4]] = bytemuck::cast_slice_mut(group);
         let at = |section: usize, i: usize| section / 4 + i * layout.group + c;
+        let round = unsafe { L::splat(ROUND) };
         for (b, x) in x.chunks_exact(32).enumerate() {
             unsafe {
                 let x = [L::load(x.as_ptr()), L::load(x.as_ptr().add(16))];
                 // `max` gives its second operand for NaN: a NaN does not become the scale.
                 let top = L::max(L::abs(x[1]), L::max(L::abs(x[0]), L::splat(0.0)));
-                let top =
-                    L::to_array(top).into_iter().fold(0.0f32, |a, b| if b > a { b } else { a });
+                let top = L::largest(top);
                 let d = top / 127.0;
                 let inverse = L::splat(if top > 0.0 { 127.0 / top } else { 0.0 });
                 let (low, high) = (L::splat(-127.0), L::splat(127.0));
-                let mut q = [0i8; 32];
-                for (x, q) in x.into_iter().zip(q.chunks_exact_mut(16)) {
-                    let y = L::min(L::max(L::mul(x, inverse), low), high);
-                    L::store_i8_rounded(q.as_mut_ptr(), L::add(y, L::splat(ROUND)));
+                let mut q = [[0u8; 4]; 8];
+                let mut sums = [0.0; 2];
+                for i in 0..2 {
+                    let y = L::min(L::max(L::mul(x[i], inverse), low), high);
+                    let y = L::add(y, round);
+                    L::store_i8_rounded(q[4 * i..].as_mut_ptr().cast(), y);
+                    sums[i] = L::sum(L::sub(y, round));
                 }
-                for (i, q) in bytemuck::cast_slice::<i8, [u8; 4]>(&q).iter().enumerate() {
-                    words[at(0, 8 * b + i)] = *q;
+                for (i, q) in q.into_iter().enumerate() {
+                    words[at(0, 8 * b + i)] = q;
                 }
-                let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>();
-                let sums = [sum(&q[..16]), sum(&q[16..])];
                 for (i, sum) in sums.into_iter().enumerate() {
-                    words[at(layout.sum16, 2 * b + i)] = sum.to_ne_bytes();
-                    words[at(layout.total16, 2 * b + i)] = (d * sum as f32).to_ne_bytes();
+                    words[at(layout.sum16, 2 * b + i)] = (sum as i32).to_ne_bytes();
+                    words[at(layout.total16, 2 * b + i)] = (d * sum).to_ne_bytes();
                 }
                 let sum = sums[0] + sums[1];
                 words[at(layout.d, b)] = d.to_ne_bytes();
-                words[at(layout.sum32, b)] = sum.to_ne_bytes();
-                words[at(layout.total32, b)] = (d * sum as f32).to_ne_bytes();
+                words[at(layout.sum32, b)] = (sum as i32).to_ne_bytes();
+                words[at(layout.total32, b)] = (d * sum).to_ne_bytes();
             }
         }
     }

@@ -146,6 +146,17 @@ unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is not used to own anything.
 unsafe impl Send for Shared {}
 
+/// Where the range of thread `t` of `threads` begins, of `n` chunks.
+pub(crate) fn first_chunk(t: usize, n: usize, threads: usize) -> usize {
+    (t as u64 * n as u64 / threads as u64) as usize
+}
+
+/// The thread in whose range `chunk` is, of `n` chunks.
+pub(crate) fn owner(chunk: usize, n: usize, threads: usize) -> usize {
+    // The last thread whose range begins at or before the chunk: t n / threads <= chunk.
+    (((chunk as u64 + 1) * threads as u64 - 1) / n as u64) as usize
+}
+
 impl Shared {
     fn new(n_threads: usize) -> Shared {
         Shared {
@@ -164,8 +175,8 @@ impl Shared {
 
     /// Where the range of thread `t` begins, of `n` chunks.
     fn first_chunk(&self, t: usize, n: u32) -> u32 {
-        // Below n, so that it fits.
-        (t as u64 * u64::from(n) / self.next.len() as u64) as u32
+        // Not above n, so that it fits.
+        first_chunk(t, n as usize, self.next.len()) as u32
     }
 
     /// The next of `n` chunks for thread `me`, which holds a claim.

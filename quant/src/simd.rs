@@ -15,6 +15,41 @@ pub const WORDS: usize = 8;
 /// Rows of the widest level.
 pub const MAX_ROWS: usize = 16;
 
+/// Where the rows of a register are: equally far apart, so that a kernel needs few addresses. (As an
+/// array of pointers they did not fit the general registers, and every load of weights came with
+/// one of its address.)
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    base: *const u8,
+    stride: usize,
+}
+
+impl Rows {
+    /// Rows `stride` bytes apart, the first at `base`.
+    #[inline(always)]
+    pub fn new(base: *const u8, stride: usize) -> Rows {
+        Rows { base, stride }
+    }
+
+    /// The address of row `r`.
+    #[inline(always)]
+    pub fn row(self, r: usize) -> *const u8 {
+        self.base.wrapping_add(r * self.stride)
+    }
+
+    /// Places `bytes` further on in each row.
+    #[inline(always)]
+    pub fn skip(self, bytes: usize) -> Rows {
+        Rows { base: self.base.wrapping_add(bytes), ..self }
+    }
+
+    /// Bytes from a row to the next.
+    #[inline(always)]
+    pub fn stride(self) -> usize {
+        self.stride
+    }
+}
+
 /// Integer operations of an instruction set, and the floating-point ones that go with them.
 ///
 /// # Safety
@@ -74,9 +109,10 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn to_f32(a: Self::I) -> Self::F;
     /// The half-precision values in the low 16 bits.
     unsafe fn low_f16(a: Self::I) -> Self::F;
-    /// The four words of 32 bits at as many places as there are rows, plus `offset` bytes: word `i` of
-    /// all is `[i]`.
-    unsafe fn gather_words(p: &[*const u8; MAX_ROWS], offset: usize) -> [Self::I; 4];
+    /// The four words of 32 bits at `offset` bytes of each row: word `i` of all is `[i]`.
+    unsafe fn gather_words(rows: Rows, offset: usize) -> [Self::I; 4];
+    /// The word of 32 bits at `offset` bytes of each row.
+    unsafe fn gather_word(rows: Rows, offset: usize) -> Self::I;
     /// Asks for the cache line at `p`, into the second-level cache: the first level can wait for too
     /// few lines at a time to reach the speed of memory.
     unsafe fn prefetch(p: *const u8);

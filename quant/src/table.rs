@@ -28,6 +28,8 @@ pub struct GemmArgs<'a> {
     pub n: usize,
     /// Weight rows to compute.
     pub rows: Range<usize>,
+    /// Weights that the thread will read next, for prefetching; null where it is not known.
+    pub next: *const u8,
     /// Where element (0, 0) goes.
     pub out: *mut f32,
     /// Elements from a column of the product to the next.

@@ -90,7 +90,7 @@ fn product(table: &KernelTable, pool: &Pool, w: Matrix<'_>, x: &[f32]) -> Vec<f3
         let act = w.ty().info().act;
         let mut acts = Activations::with_capacity(act, w.cols(), n);
         acts.quantize(team, table, w.cols(), x);
-        matmul(team, table, &mut [Product { w, x: &acts, out: &mut out }]);
+        matmul(team, table, &mut [Product { w, x: &acts, out: &mut out }], &[]);
     });
     out
 }

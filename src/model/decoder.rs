@@ -29,13 +29,15 @@ pub(crate) struct Pass<'a, 't> {
     pub cancel: &'a AtomicBool,
 }
 
-/// Multiplies the prepared input with several weights in one step.
+/// Multiplies the prepared input with several weights in one step. `next` are those of the step after
+/// it that multiplies.
 fn products<const N: usize>(
     team: &mut Team<'_>,
     table: &KernelTable,
     inputs: &Inputs,
     weights: [&Weight; N],
     outs: [&mut [f32]; N],
+    next: &[&Weight],
 ) {
     let mut outs = outs.into_iter();
     let mut list = weights.map(|weight| Product {
@@ -43,7 +45,14 @@ fn products<const N: usize>(
         x: inputs.of(weight),
         out: outs.next().expect("there are N results"),
     });
-    matmul(team, table, &mut list);
+    // Of one layer, there are three at the most.
+    let none = weights[0].matrix();
+    let mut matrices = [none; 3];
+    let next = next.get(..matrices.len()).unwrap_or(next);
+    for (matrix, weight) in matrices.iter_mut().zip(next) {
+        *matrix = weight.matrix();
+    }
+    matmul(team, table, &mut list, &matrices[..next.len()]);
 }
 
 impl Pass<'_, '_> {
@@ -67,7 +76,11 @@ impl Pass<'_, '_> {
             // Of the last layer, nothing but its last row is needed after the cache is filled.
             let narrow = last_layer && last_only && n > 1;
             self.attention(layer, l, pos, n, narrow)?;
-            self.feed_forward(layer, if narrow { 1 } else { n })?;
+            let rows = if narrow { 1 } else { n };
+            match self.model.weights.layers.get(l + 1) {
+                Some(next) => self.feed_forward(layer, rows, &[&next.q, &next.k, &next.v])?,
+                None => self.feed_forward(layer, rows, &[&self.model.weights.output])?,
+            }
         }
         Ok(if last_only { 1 } else { n })
     }
@@ -85,7 +98,7 @@ impl Pass<'_, '_> {
             ops.rms_norm(&x[t * e..(t + 1) * e], &weights.output_norm, h.eps, row);
         });
         ws.inputs.prepare(self.team, self.table, &[&weights.output], input);
-        products(self.team, self.table, &ws.inputs, [&weights.output], [&mut *logits]);
+        products(self.team, self.table, &ws.inputs, [&weights.output], [&mut *logits], &[]);
         if h.logit_softcap > 0.0 {
             self.team.for_rows(logits, h.n_vocab, |_, row| ops.softcap(row, h.logit_softcap));
         }
@@ -132,7 +145,7 @@ impl Pass<'_, '_> {
         });
         let weights = [&layer.q, &layer.k, &layer.v];
         ws.inputs.prepare(team, table, &weights, input);
-        products(team, table, &ws.inputs, weights, [&mut *q, &mut *k, &mut *v]);
+        products(team, table, &ws.inputs, weights, [&mut *q, &mut *k, &mut *v], &[&layer.attn_output]);
 
         let angles = if h.windows[l] != usize::MAX && h.rope_window != h.rope {
             &ws.angles_window
@@ -171,14 +184,16 @@ impl Pass<'_, '_> {
 
         let part = &mut ws.part[..rows * e];
         ws.inputs.prepare(team, table, &[&layer.attn_output], out);
-        products(team, table, &ws.inputs, [&layer.attn_output], [&mut *part]);
+        let next = [&layer.gate, &layer.up];
+        products(team, table, &ws.inputs, [&layer.attn_output], [&mut *part], &next);
         let x = &mut ws.x[..rows * e];
         let bias = layer.attn_output_bias.as_deref();
         finish_part(h, team, table, bias, layer.attn_post_norm.as_deref(), part, x);
         Ok(())
     }
 
-    fn feed_forward(&mut self, layer: &Layer, n: usize) -> Result<()> {
+    /// `next` are the weights that come after this part.
+    fn feed_forward(&mut self, layer: &Layer, n: usize, next: &[&Weight]) -> Result<()> {
         let h = &self.model.hparams;
         let (team, table, ws) = (&mut *self.team, self.table, &mut *self.ws);
         let ops = table.ops();
@@ -191,7 +206,7 @@ impl Pass<'_, '_> {
         let weights = [&layer.gate, &layer.up];
         ws.inputs.prepare(team, table, &weights, input);
         let (gate, up) = (&mut ws.gate[..n * f], &mut ws.up[..n * f]);
-        products(team, table, &ws.inputs, weights, [&mut *gate, &mut *up]);
+        products(team, table, &ws.inputs, weights, [&mut *gate, &mut *up], &[&layer.down]);
         for (values, bias) in [(&mut *gate, &layer.gate_bias), (&mut *up, &layer.up_bias)] {
             if let Some(bias) = bias {
                 team.for_rows(values, f, |_, row| ops.add(row, bias));
@@ -201,7 +216,7 @@ impl Pass<'_, '_> {
         team.for_rows(gate, f, |t, row| ops.gate(h.activation, row, &up[t * f..(t + 1) * f]));
         let part = &mut ws.part[..n * e];
         ws.inputs.prepare(team, table, &[&layer.down], gate);
-        products(team, table, &ws.inputs, [&layer.down], [&mut *part]);
+        products(team, table, &ws.inputs, [&layer.down], [&mut *part], next);
         let x = &mut ws.x[..n * e];
         let bias = layer.down_bias.as_deref();
         finish_part(h, team, table, bias, layer.ffn_post_norm.as_deref(), part, x);

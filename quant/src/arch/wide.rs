@@ -9,7 +9,7 @@ use wide::{i16x16, i32x8};
 use crate::features::CpuFeatures;
 use crate::generic::instantiate_gemm;
 use crate::lanes::Portable;
-use crate::simd::{MAX_ROWS, Simd};
+use crate::simd::{Rows, Simd};
 use crate::table::Level;
 
 /// The level above scalar.
@@ -119,9 +119,13 @@ unsafe impl Simd for Portable {
         a.map(|a| crate::float::f16_to_f32(a as u16))
     }
     #[inline(never)]
-    unsafe fn gather_words(p: &[*const u8; MAX_ROWS], offset: usize) -> [[i32; 8]; 4] {
+    unsafe fn gather_words(rows: Rows, offset: usize) -> [[i32; 8]; 4] {
+        std::array::from_fn(|i| unsafe { Self::gather_word(rows, offset + 4 * i) })
+    }
+    #[inline(always)]
+    unsafe fn gather_word(rows: Rows, offset: usize) -> [i32; 8] {
         let word = |p: *const u8| unsafe { i32::from_le(p.cast::<i32>().read_unaligned()) };
-        std::array::from_fn(|i| std::array::from_fn(|r| word(p[r].wrapping_add(offset + 4 * i))))
+        std::array::from_fn(|r| word(rows.row(r).wrapping_add(offset)))
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}

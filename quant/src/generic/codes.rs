@@ -5,11 +5,11 @@
 
 use std::mem::offset_of;
 
-use super::source::{Cache, Params, Units, Words, each};
+use super::source::{Cache, Params, Words, each};
 use crate::formats::iq4::VALUES as IQ4;
 use crate::formats::mxfp4::VALUES as FP4;
 use crate::formats::*;
-use crate::simd::Simd;
+use crate::simd::{MAX_ROWS, Rows, Simd};
 
 /// A format whose units of 32 or 256 weights are unpacked as codes without sign, of which
 /// [`ZERO`](Self::ZERO) stands for 0, or as signed bytes.
@@ -26,14 +26,14 @@ pub unsafe trait Codes: IntBlock {
     const TOP: i32 = 127;
 
     /// Codes `32 J .. 32 J + 32` of the units, after those before them.
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S>;
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S>;
     /// The scales of the units.
-    unsafe fn params<S: Simd>(p: &Units) -> Params<S>;
+    unsafe fn params<S: Simd>(p: Rows) -> Params<S>;
 }
 
 /// 32 bytes of each row, at `offset` of each.
 #[inline(always)]
-pub(super) unsafe fn load_32<S: Simd>(p: &Units, offset: usize) -> Words<S> {
+pub(super) unsafe fn load_32<S: Simd>(p: Rows, offset: usize) -> Words<S> {
     unsafe {
         let [a, b, c, d] = S::gather_words(p, offset);
         let [e, f, g, h] = S::gather_words(p, offset + 16);
@@ -43,12 +43,12 @@ pub(super) unsafe fn load_32<S: Simd>(p: &Units, offset: usize) -> Words<S> {
 
 /// The half-precision values at `offset` of blocks of `bytes` bytes.
 #[inline(always)]
-unsafe fn f16_at<S: Simd>(p: &Units, offset: usize, bytes: usize) -> S::F {
+unsafe fn f16_at<S: Simd>(p: Rows, offset: usize, bytes: usize) -> S::F {
     unsafe {
-        if offset + 16 <= bytes {
-            S::low_f16(S::gather_words(p, offset)[0])
+        if offset + 4 <= bytes {
+            S::low_f16(S::gather_word(p, offset))
         } else {
-            S::low_f16(S::shr_i(S::gather_words(p, offset - 14)[3], 16))
+            S::low_f16(S::shr_i(S::gather_word(p, offset - 2), 16))
         }
     }
 }
@@ -96,7 +96,7 @@ unsafe fn add_bits<S: Simd>(
 
 /// 32 codes of which 16 bytes hold the low halves first: their low nibbles, then the high ones.
 #[inline(always)]
-unsafe fn nibbles<S: Simd>(p: &Units, offset: usize) -> Words<S> {
+unsafe fn nibbles<S: Simd>(p: Rows, offset: usize) -> Words<S> {
     unsafe {
         let [a, b, c, d] = S::gather_words(p, offset);
         let mask = S::splat_i(0x0f0f_0f0f);
@@ -122,7 +122,7 @@ unsafe fn five_bits<S: Simd>(low: Words<S>, qh: S::I) -> Words<S> {
 macro_rules! f16_d {
     ($block:ty) => {
         #[inline(always)]
-        unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
+        unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
             unsafe {
                 let d = f16_at::<S>(p, offset_of!($block, d), size_of::<$block>());
                 Params { d, ..Params::zero() }
@@ -131,10 +131,10 @@ macro_rules! f16_d {
     };
     ($block:ty, m) => {
         #[inline(always)]
-        unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
+        unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
             const { assert!(offset_of!($block, d) == 0 && offset_of!($block, m) == 2) };
             unsafe {
-                let [both, ..] = S::gather_words(p, 0);
+                let both = S::gather_word(p, 0);
                 let (d, dmin) = (S::low_f16(both), S::low_f16(S::shr_i(both, 16)));
                 Params { d, dmin, ..Params::zero() }
             }
@@ -159,7 +159,7 @@ unsafe fn six_bits<S: Simd>(low: S::I, high: S::I, less: i32) -> S::I {
 macro_rules! six_bit_params {
     ($block:ty) => {
         #[inline(always)]
-        unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
+        unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
             const { assert!(offset_of!($block, d) == 0 && offset_of!($block, scales) == 4) };
             unsafe {
                 let [d, a, b, c] = S::gather_words(p, 0);
@@ -187,7 +187,7 @@ unsafe impl Codes for BlockQ4_0 {
     const TOP: i32 = 15;
     f16_d!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe { nibbles::<S>(p, offset_of!(Self, qs)) }
     }
 }
@@ -198,7 +198,7 @@ unsafe impl Codes for BlockQ4_1 {
     const TOP: i32 = 15;
     f16_d!(Self, m);
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe { nibbles::<S>(p, offset_of!(Self, qs)) }
     }
 }
@@ -209,11 +209,9 @@ unsafe impl Codes for BlockQ5_0 {
     const TOP: i32 = 31;
     f16_d!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe {
-            const { assert!(offset_of!(Self, qh) == 2) };
-            let [a, b, ..] = S::gather_words(p, 0);
-            let qh = S::or_i(S::shr_i(a, 16), S::shl_i(b, 16));
+            let qh = S::gather_word(p, offset_of!(Self, qh));
             five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), qh)
         }
     }
@@ -225,9 +223,9 @@ unsafe impl Codes for BlockQ5_1 {
     const TOP: i32 = 31;
     f16_d!(Self, m);
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe {
-            let [qh, ..] = S::gather_words(p, offset_of!(Self, qh));
+            let qh = S::gather_word(p, offset_of!(Self, qh));
             five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), qh)
         }
     }
@@ -238,7 +236,7 @@ unsafe impl Codes for BlockQ8_0 {
     const SIGNED: bool = true;
     f16_d!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe { load_32::<S>(p, offset_of!(Self, qs)) }
     }
 }
@@ -248,7 +246,7 @@ unsafe impl Codes for BlockIQ4NL {
     const SIGNED: bool = true;
     f16_d!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe { each::<S>(nibbles::<S>(p, offset_of!(Self, qs)), |_, w| S::lookup(&IQ4, w)) }
     }
 }
@@ -257,14 +255,17 @@ unsafe impl Codes for BlockMXFP4 {
     const ZERO: i32 = 0;
     const SIGNED: bool = true;
     #[inline(always)]
-    unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
+    unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
         unsafe {
-            let d = p.map(|p| (*p.cast::<Self>()).d());
+            let mut d = [0.0; MAX_ROWS];
+            for r in 0..S::ROWS {
+                d[r] = (*p.row(r).cast::<Self>()).d();
+            }
             Params { d: S::load(d.as_ptr()), ..Params::zero() }
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe { each::<S>(nibbles::<S>(p, offset_of!(Self, qs)), |_, w| S::lookup(&FP4, w)) }
     }
 }
@@ -274,7 +275,7 @@ unsafe impl Codes for BlockQ2K {
     const SIGNED: bool = false;
     const TOP: i32 = 3;
     #[inline(always)]
-    unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
+    unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
         unsafe {
             let words = S::gather_words(p, offset_of!(Self, scales));
             let mut params = Params::zero();
@@ -285,14 +286,14 @@ unsafe impl Codes for BlockQ2K {
             }
             // The block ends with both.
             const { assert!(offset_of!(Self, d) + 4 == size_of::<Self>()) };
-            let last = S::gather_words(p, size_of::<Self>() - 16)[3];
+            let last = S::gather_word(p, size_of::<Self>() - 4);
             params.d = S::low_f16(last);
             params.dmin = minus::<S>(S::low_f16(S::shr_i(last, 16)));
             params
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S> {
         unsafe {
             if J.is_multiple_of(4) {
                 cache.0[0] = load_32::<S>(p, offset_of!(Self, qs) + 8 * J);
@@ -307,7 +308,7 @@ unsafe impl Codes for BlockQ3K {
     const SIGNED: bool = false;
     const TOP: i32 = 7;
     #[inline(always)]
-    unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
+    unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
         unsafe {
             // The block ends with the scales and `d`: two bytes before them make it four words.
             let words = S::gather_words(p, offset_of!(Self, scales) - 2);
@@ -326,7 +327,7 @@ unsafe impl Codes for BlockQ3K {
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S> {
         unsafe {
             if J.is_multiple_of(4) {
                 cache.0[0] = load_32::<S>(p, offset_of!(Self, qs) + 8 * J);
@@ -345,7 +346,7 @@ unsafe impl Codes for BlockQ4K {
     const TOP: i32 = 15;
     six_bit_params!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S> {
         unsafe {
             if J.is_multiple_of(2) {
                 cache.0[0] = load_32::<S>(p, offset_of!(Self, qs) + 16 * J);
@@ -361,7 +362,7 @@ unsafe impl Codes for BlockQ5K {
     const TOP: i32 = 31;
     six_bit_params!(Self);
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S> {
         unsafe {
             if J.is_multiple_of(2) {
                 cache.0[0] = load_32::<S>(p, offset_of!(Self, qs) + 16 * J);
@@ -379,7 +380,7 @@ unsafe impl Codes for BlockQ6K {
     const SIGNED: bool = false;
     const TOP: i32 = 63;
     #[inline(always)]
-    unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
+    unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
         unsafe {
             let words = S::gather_words(p, offset_of!(Self, scales));
             let mut params = Params::zero();
@@ -391,7 +392,7 @@ unsafe impl Codes for BlockQ6K {
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, cache: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S> {
         unsafe {
             // 128 codes: 64 bytes of nibbles, the low ones first, and 32 bytes of two bits.
             let (n, j) = (J / 4, J % 4);
@@ -411,7 +412,7 @@ unsafe impl Codes for BlockIQ4XS {
     const ZERO: i32 = 0;
     const SIGNED: bool = true;
     #[inline(always)]
-    unsafe fn params<S: Simd>(p: &Units) -> Params<S> {
+    unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
         unsafe {
             const { assert!(offset_of!(Self, d) == 0 && offset_of!(Self, scales_l) == 4) };
             // `d` and the high bits of the scales, then their low bits.
@@ -427,7 +428,7 @@ unsafe impl Codes for BlockIQ4XS {
         }
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd, const J: usize>(p: &Units, _: &mut Cache<S>) -> Words<S> {
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe {
             each::<S>(nibbles::<S>(p, offset_of!(Self, qs) + 16 * J), |_, w| S::lookup(&IQ4, w))
         }

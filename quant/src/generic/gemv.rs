@@ -2,71 +2,97 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{Cache, Params, Source, Units, codes, flipped, less_zero};
-use super::store_rows;
+use super::Tile;
+use super::source::{Cache, Params, Source, codes, flipped, less_zero};
 use crate::act::ActLayout;
-use crate::simd::Simd;
+use crate::simd::{Rows, Simd};
 use crate::table::GemmArgs;
 
-/// How far ahead of their use weights are asked for, in bytes. Half as much is slower where memory
-/// is the limit (a fifth on a Zen 4), twice as much too, since it runs into other threads' rows.
-const AHEAD: usize = 16 * 1024;
+/// How much more than a whole tile is asked for ahead of its use, in bytes. A tile's rows are read side
+/// by side: with less than a tile its last rows are asked for after they are used, which halves the
+/// speed of memory.
+const AHEAD: usize = 4096;
 
-/// Asks for the lines of `bytes` bytes at `p`.
-#[inline(always)]
-unsafe fn prefetch<S: Simd>(p: *const u8, bytes: usize) {
-    let mut i = 0;
-    while i < bytes {
-        // Past the end of the weights a prefetch does nothing: addresses need not be valid.
-        unsafe { S::prefetch(p.wrapping_add(i)) };
-        i += 64;
+/// Asks for weights in the order in which they lie in memory, a few lines at a time between
+/// computations: in a burst, most requests are dropped (on a Zen 4), and the rows of a tile are too
+/// many short streams for the hardware to follow by itself.
+struct Stream {
+    at: *const u8,
+    /// The end of the rows that are multiplied in this call.
+    end: *const u8,
+    /// What follows them, as the distance from `end`.
+    turn: usize,
+}
+
+impl Stream {
+    /// The stream that goes with a tile.
+    #[inline(always)]
+    fn new<S: Simd>(args: &GemmArgs<'_>, tile: Tile) -> Stream {
+        let row = |r: usize| args.w.wrapping_add(r * args.row_bytes);
+        let end = row(args.rows.end);
+        let turn = if args.next.is_null() { 0 } else { (args.next.addr()).wrapping_sub(end.addr()) };
+        let at = row(tile.row + S::ROWS).wrapping_add(AHEAD);
+        Stream { at: at.map_addr(|a| a & !63), end, turn }
+    }
+
+    /// Asks for what comes before `end`.
+    #[inline(always)]
+    unsafe fn to<S: Simd>(&mut self, end: *const u8) {
+        while self.at < end {
+            let turn = if self.at < self.end { 0 } else { self.turn };
+            // Past the end of the weights a prefetch does nothing: addresses need not be valid.
+            unsafe { S::prefetch(self.at.wrapping_add(turn)) };
+            self.at = self.at.wrapping_add(64);
+        }
     }
 }
 
-/// Rows `row..row + n` (up to [`Simd::ROWS`]) of the weights times columns `col..col + C`.
+/// A tile of rows times columns `col..col + C`. Returns `C`.
 ///
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn); the layout is of single columns.
 #[inline(always)]
 pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
     args: &mut GemmArgs<'_>,
-    row: usize,
-    n: usize,
+    tile: Tile,
     col: usize,
-) {
+) -> usize {
     unsafe {
         let stage = args.scratch.as_mut_ptr();
         let layout = args.layout;
         let x: [*const u8; C] = std::array::from_fn(|c| args.act.add((col + c) * layout.stride));
-        let first = args.w.add(row * args.row_bytes);
-        // Rows past the end repeat the last one; their results are not stored.
-        let p: Units = std::array::from_fn(|r| first.add(r.min(n - 1) * args.row_bytes));
-        // Rows lie one after the other: they are asked for as one run of bytes, since 16 short
-        // streams are too many for the hardware to follow.
-        let ahead = first.wrapping_add(AHEAD);
-        if col == 0 && row == args.rows.start {
-            prefetch::<S>(first, AHEAD);
-        }
         let units = layout.k / T::UNIT;
-        let step = S::ROWS * args.row_bytes / units;
+        let mut stream = Stream::new::<S>(args, tile);
+        // Each step asks for as much as it uses, in the first columns' turn.
+        let mut asked = stream.at;
+        let step = if col == 0 { S::ROWS * args.row_bytes / units / (T::UNIT / 32) } else { 0 };
         let mut acc = [S::splat(0.0); C];
         for u in 0..units {
-            if col == 0 {
-                prefetch::<S>(ahead.wrapping_add(u * step), step);
-            }
-            let p: Units = std::array::from_fn(|r| T::unit(p[r], u));
-            let params = T::open::<S>(&p, u, stage, args.unpack);
+            let p = T::unit(tile.rows, u);
+            let params = T::open::<S>(p, u, stage, args.unpack);
             let mut part =
-                Part { p: &p, stage, params: &params, layout, x, u, inner: [S::splat(0.0); C] };
+                Part { p, stage, params: &params, layout, x, u, inner: [S::splat(0.0); C] };
             let mut cache = Cache::new();
+            let mut ask = || {
+                asked = asked.wrapping_add(step);
+                stream.to::<S>(asked);
+            };
+            ask();
             part.step::<T, 0>(&mut cache);
             if T::UNIT > 32 {
+                ask();
                 part.step::<T, 1>(&mut cache);
+                ask();
                 part.step::<T, 2>(&mut cache);
+                ask();
                 part.step::<T, 3>(&mut cache);
+                ask();
                 part.step::<T, 4>(&mut cache);
+                ask();
                 part.step::<T, 5>(&mut cache);
+                ask();
                 part.step::<T, 6>(&mut cache);
+                ask();
                 part.step::<T, 7>(&mut cache);
             }
             let inner = part.inner;
@@ -79,14 +105,15 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
             }
         }
         for c in 0..C {
-            store_rows::<S>(args.out.add((col + c) * args.ldo + row), n, acc[c]);
+            tile.store::<S>(args.out.add((col + c) * args.ldo + tile.row), acc[c]);
         }
     }
+    C
 }
 
 /// Unit `u` of the rows and `C` columns.
 struct Part<'a, S: Simd, const C: usize> {
-    p: &'a Units,
+    p: Rows,
     stage: *const u8,
     params: &'a Params<S>,
     layout: &'a ActLayout,

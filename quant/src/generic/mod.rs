@@ -11,7 +11,7 @@ pub mod panel;
 pub mod source;
 
 use crate::formats::{IntBlock, Unit};
-use crate::simd::{MAX_ROWS, Simd};
+use crate::simd::{MAX_ROWS, Rows, Simd};
 use crate::table::{GemmArgs, KernelTable, Kernels};
 use crate::types::GgmlType;
 
@@ -77,46 +77,79 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
 pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>) {
     let mut row = args.rows.start;
     while row < args.rows.end {
-        let n = S::ROWS.min(args.rows.end - row);
-        // SAFETY: the rows are within the range, the rest is the caller's promise.
+        let tile = Tile::new::<S>(args, row);
+        // SAFETY: the rows are within the matrix, the rest is the caller's promise.
         unsafe {
             if args.layout.group > 1 {
-                panel::rows::<S, T>(args, row, n);
+                panel::rows::<S, T>(args, tile);
             } else {
                 let mut col = 0;
                 while col < args.n {
                     col += match args.n - col {
-                        1 => {
-                            gemv::rows::<S, T, 1>(args, row, n, col);
-                            1
-                        }
-                        2 | 3 => {
-                            gemv::rows::<S, T, 2>(args, row, n, col);
-                            2
-                        }
-                        _ => {
-                            gemv::rows::<S, T, 4>(args, row, n, col);
-                            4
-                        }
+                        1 => gemv::rows::<S, T, 1>(args, tile, col),
+                        2 | 3 => gemv::rows::<S, T, 2>(args, tile, col),
+                        _ => gemv::rows::<S, T, 4>(args, tile, col),
                     };
                 }
             }
         }
-        row += n;
+        row += tile.n;
     }
 }
 
-/// Writes the first `n` rows.
-#[inline(always)]
-unsafe fn store_rows<S: Simd>(p: *mut f32, n: usize, v: S::F) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if n == S::ROWS {
-            return S::store(p, v);
+/// Rows that are computed together, as many as a register has lanes. The results of the last `n` are
+/// wanted.
+#[derive(Clone, Copy)]
+pub struct Tile {
+    rows: Rows,
+    /// The first row whose result is wanted.
+    row: usize,
+    n: usize,
+}
+
+impl Tile {
+    /// The tile of `row`, which is within `args.rows`.
+    #[inline(always)]
+    fn new<S: Simd>(args: &GemmArgs<'_>, row: usize) -> Tile {
+        let end = args.rows.end;
+        let (first, stride, n) = if end - row >= S::ROWS {
+            (row, args.row_bytes, S::ROWS)
+        } else if end >= S::ROWS {
+            // The last tile of a matrix begins with rows of the one before.
+            (end - S::ROWS, args.row_bytes, end - row)
+        } else {
+            // A matrix of fewer rows than lanes: each row in every lane.
+            (row, 0, 1)
+        };
+        Tile { rows: Rows::new(args.w.wrapping_add(first * args.row_bytes), stride), row, n }
+    }
+
+    /// Writes the results that are wanted, to `p` and what follows.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(self, p: *mut f32, v: S::F) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.n == S::ROWS {
+                return S::store(p, v);
+            }
+            let mut x = [0.0; MAX_ROWS];
+            S::store(x.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(x.as_ptr().add(S::ROWS - self.n), p, self.n);
         }
-        let mut x = [0.0; MAX_ROWS];
-        S::store(x.as_mut_ptr(), v);
-        std::ptr::copy_nonoverlapping(x.as_ptr(), p, n);
+    }
+
+    /// Reads what [`store`](Self::store) wrote.
+    #[inline(always)]
+    unsafe fn load<S: Simd>(self, p: *const f32) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.n == S::ROWS {
+                return S::load(p);
+            }
+            let mut x = [0.0; MAX_ROWS];
+            std::ptr::copy_nonoverlapping(p, x.as_mut_ptr().add(S::ROWS - self.n), self.n);
+            S::load(x.as_ptr())
+        }
     }
 }
 

@@ -8,11 +8,11 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{Cache, STAGE, Source, Units, Unpack, codes, flipped, less_zero};
-use super::store_rows;
+use super::Tile;
+use super::source::{Cache, STAGE, Source, Unpack, codes, flipped, less_zero};
 use crate::act::GROUP;
 use crate::par::SCRATCH_BYTES;
-use crate::simd::{MAX_ROWS, Simd};
+use crate::simd::{Rows, Simd};
 use crate::table::GemmArgs;
 
 /// Bytes of a panel: what leaves the first-level cache to the activations is good enough, since a
@@ -38,25 +38,23 @@ const fn layout(rows: usize, unit: usize, subs: usize, has_min: bool) -> Layout 
     Layout { scales, mins, d, dmin, bytes: dmin + if has_min { 4 * rows } else { 0 } }
 }
 
-/// Rows `row..row + n` (up to [`Simd::ROWS`]) of the weights times all columns.
+/// A tile of rows times all columns.
 ///
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn); the layout is of groups of columns.
 #[inline(always)]
-pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: usize) {
+pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, tile: Tile) {
     unsafe {
         let l = const { layout(S::ROWS, T::UNIT, T::SUBS, T::HAS_MIN) };
         let stage = args.scratch.as_mut_ptr();
         let panel = stage.add(STAGE);
         let units = args.layout.k / T::UNIT;
         let most = PANEL / l.bytes;
-        let first = args.w.add(row * args.row_bytes);
-        let p: Units = std::array::from_fn(|r| first.add(r.min(n - 1) * args.row_bytes));
         let mut u0 = 0;
         while u0 < units {
             let count = most.min(units - u0);
             for u in 0..count {
-                unpack::<S, T>(&p, u0 + u, stage, panel.add(u * l.bytes), args.unpack);
+                unpack::<S, T>(tile.rows, u0 + u, stage, panel.add(u * l.bytes), args.unpack);
             }
             let mut col = 0;
             while col < args.n {
@@ -64,11 +62,11 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: u
                 // past the last column is not stored.
                 let left = args.n - col;
                 col += if S::COLUMNS >= 8 && left > 4 {
-                    multiply::<S, T, 8>(args, row, n, col, u0, count, panel)
+                    multiply::<S, T, 8>(args, tile, col, u0, count, panel)
                 } else if left > 2 {
-                    multiply::<S, T, 4>(args, row, n, col, u0, count, panel)
+                    multiply::<S, T, 4>(args, tile, col, u0, count, panel)
                 } else {
-                    multiply::<S, T, 2>(args, row, n, col, u0, count, panel)
+                    multiply::<S, T, 2>(args, tile, col, u0, count, panel)
                 };
             }
             u0 += count;
@@ -79,7 +77,7 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, row: usize, n: u
 /// Unpacks unit `u` of the rows.
 #[inline(always)]
 unsafe fn unpack<S: Simd, T: Source>(
-    rows: &Units,
+    rows: Rows,
     u: usize,
     stage: *mut u8,
     panel: *mut u8,
@@ -87,8 +85,8 @@ unsafe fn unpack<S: Simd, T: Source>(
 ) {
     unsafe {
         let l = const { layout(S::ROWS, T::UNIT, T::SUBS, T::HAS_MIN) };
-        let p: Units = std::array::from_fn(|r| T::unit(rows[r], u));
-        let params = T::open::<S>(&p, u, stage, how);
+        let p = T::unit(rows, u);
+        let params = T::open::<S>(p, u, stage, how);
         if T::SCALED {
             for j in 0..T::SUBS {
                 S::store_i(panel.add(l.scales + 4 * S::ROWS * j).cast(), params.scale[j]);
@@ -102,15 +100,15 @@ unsafe fn unpack<S: Simd, T: Source>(
             S::store(panel.add(l.dmin).cast(), params.dmin);
         }
         let mut cache = Cache::new();
-        S::store_panel(panel, &codes::<S, T, 0>(&p, stage, &mut cache));
+        S::store_panel(panel, &codes::<S, T, 0>(p, stage, &mut cache));
         if T::UNIT > 32 {
-            S::store_panel(panel.add(32 * S::ROWS), &codes::<S, T, 1>(&p, stage, &mut cache));
-            S::store_panel(panel.add(64 * S::ROWS), &codes::<S, T, 2>(&p, stage, &mut cache));
-            S::store_panel(panel.add(96 * S::ROWS), &codes::<S, T, 3>(&p, stage, &mut cache));
-            S::store_panel(panel.add(128 * S::ROWS), &codes::<S, T, 4>(&p, stage, &mut cache));
-            S::store_panel(panel.add(160 * S::ROWS), &codes::<S, T, 5>(&p, stage, &mut cache));
-            S::store_panel(panel.add(192 * S::ROWS), &codes::<S, T, 6>(&p, stage, &mut cache));
-            S::store_panel(panel.add(224 * S::ROWS), &codes::<S, T, 7>(&p, stage, &mut cache));
+            S::store_panel(panel.add(32 * S::ROWS), &codes::<S, T, 1>(p, stage, &mut cache));
+            S::store_panel(panel.add(64 * S::ROWS), &codes::<S, T, 2>(p, stage, &mut cache));
+            S::store_panel(panel.add(96 * S::ROWS), &codes::<S, T, 3>(p, stage, &mut cache));
+            S::store_panel(panel.add(128 * S::ROWS), &codes::<S, T, 4>(p, stage, &mut cache));
+            S::store_panel(panel.add(160 * S::ROWS), &codes::<S, T, 5>(p, stage, &mut cache));
+            S::store_panel(panel.add(192 * S::ROWS), &codes::<S, T, 6>(p, stage, &mut cache));
+            S::store_panel(panel.add(224 * S::ROWS), &codes::<S, T, 7>(p, stage, &mut cache));
         }
     }
 }
@@ -120,8 +118,7 @@ unsafe fn unpack<S: Simd, T: Source>(
 #[inline(always)]
 unsafe fn multiply<S: Simd, T: Source, const C: usize>(
     args: &GemmArgs<'_>,
-    row: usize,
-    n: usize,
+    tile: Tile,
     col: usize,
     u0: usize,
     count: usize,
@@ -137,11 +134,11 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
         let float =
             |section: usize, i: usize, c: usize| S::splat(item(section, i, c).cast::<f32>().read());
         let mut acc = [S::splat(0.0); C];
-        let out = |c: usize| args.out.add((col + c) * args.ldo + row);
+        let out = |c: usize| args.out.add((col + c) * args.ldo + tile.row);
         let columns = C.min(args.n - col);
         if u0 > 0 {
             for c in 0..columns {
-                acc[c] = load_rows::<S>(out(c), n);
+                acc[c] = tile.load::<S>(out(c));
             }
         }
         for u in 0..count {
@@ -210,20 +207,8 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
             }
         }
         for c in 0..columns {
-            store_rows::<S>(out(c), n, acc[c]);
+            tile.store::<S>(out(c), acc[c]);
         }
     }
     C
-}
-
-#[inline(always)]
-unsafe fn load_rows<S: Simd>(p: *const f32, n: usize) -> S::F {
-    unsafe {
-        if n == S::ROWS {
-            return S::load(p);
-        }
-        let mut x = [0.0; MAX_ROWS];
-        std::ptr::copy_nonoverlapping(p, x.as_mut_ptr(), n);
-        S::load(x.as_ptr())
-    }
 }

@@ -7,13 +7,10 @@ use std::marker::PhantomData;
 
 use super::codes::{Codes, load_32};
 use crate::formats::{IntBlock, Unit};
-use crate::simd::{MAX_ROWS, Simd, WORDS};
+use crate::simd::{MAX_ROWS, Rows, Simd, WORDS};
 
 /// Bytes of the memory that [`Source::open`] may use.
 pub const STAGE: usize = MAX_ROWS * 256;
-
-/// One unit of each row; of fewer rows than 16 the last are not used.
-pub type Units = [*const u8; MAX_ROWS];
 
 /// 32 codes of each row: word `i` has codes `4 i .. 4 i + 4` of each.
 pub type Words<S> = [<S as Simd>::I; WORDS];
@@ -92,18 +89,18 @@ pub unsafe trait Source {
     /// Units have integer scales.
     const SCALED: bool = Self::UNIT > 32;
 
-    /// What stands for unit `u` of a row: its address, if units are blocks, else the row's.
-    fn unit(row: *const u8, u: usize) -> *const u8;
+    /// What stands for unit `u` of the rows: its addresses, if units are blocks, else the rows'.
+    fn unit(rows: Rows, u: usize) -> Rows;
     /// Reads the scales of unit `u` of each row.
     unsafe fn open<S: Simd>(
-        p: &Units,
+        p: Rows,
         u: usize,
         stage: *mut u8,
         unpack: Option<Unpack>,
     ) -> Params<S>;
     /// Codes `32 J .. 32 J + 32`, after [`open`](Self::open) and those before them.
     unsafe fn codes<S: Simd, const J: usize>(
-        p: &Units,
+        p: Rows,
         stage: *const u8,
         cache: &mut Cache<S>,
     ) -> Words<S>;
@@ -115,7 +112,7 @@ pub unsafe trait Source {
 /// As there.
 #[inline(always)]
 pub unsafe fn codes<S: Simd, T: Source, const J: usize>(
-    p: &Units,
+    p: Rows,
     stage: *const u8,
     cache: &mut Cache<S>,
 ) -> Words<S> {
@@ -167,19 +164,19 @@ unsafe impl<B: Codes> Source for Direct<B> {
     const TOP: i32 = B::TOP;
 
     #[inline(always)]
-    fn unit(row: *const u8, u: usize) -> *const u8 {
+    fn unit(rows: Rows, u: usize) -> Rows {
         const { assert!(B::LEN == B::UNIT) };
-        row.wrapping_add(u * size_of::<B>())
+        rows.skip(u * size_of::<B>())
     }
 
     #[inline(always)]
-    unsafe fn open<S: Simd>(p: &Units, _: usize, _: *mut u8, _: Option<Unpack>) -> Params<S> {
+    unsafe fn open<S: Simd>(p: Rows, _: usize, _: *mut u8, _: Option<Unpack>) -> Params<S> {
         unsafe { B::params::<S>(p) }
     }
 
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(
-        p: &Units,
+        p: Rows,
         _: *const u8,
         cache: &mut Cache<S>,
     ) -> Words<S> {
@@ -220,13 +217,13 @@ unsafe impl<const UNIT: usize, const SUB: usize> Source for Unpacked<UNIT, SUB> 
     const TOP: i32 = 127;
 
     #[inline(always)]
-    fn unit(row: *const u8, _: usize) -> *const u8 {
-        row
+    fn unit(rows: Rows, _: usize) -> Rows {
+        rows
     }
 
     #[inline(always)]
     unsafe fn open<S: Simd>(
-        p: &Units,
+        p: Rows,
         u: usize,
         stage: *mut u8,
         unpack: Option<Unpack>,
@@ -238,7 +235,7 @@ unsafe impl<const UNIT: usize, const SUB: usize> Source for Unpacked<UNIT, SUB> 
             let mut scale = [[0i32; MAX_ROWS]; 16];
             let mut d = [0f32; MAX_ROWS];
             for r in 0..S::ROWS {
-                unpack(p[r], u, stage.add(r * UNIT), &mut unit);
+                unpack(p.row(r), u, stage.add(r * UNIT), &mut unit);
                 if Self::SCALED {
                     for j in 0..Self::SUBS {
                         scale[j][r] = i32::from(unit.scale[j * SUB / 16]);
@@ -258,13 +255,12 @@ unsafe impl<const UNIT: usize, const SUB: usize> Source for Unpacked<UNIT, SUB> 
 
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(
-        _: &Units,
+        _: Rows,
         stage: *const u8,
         _: &mut Cache<S>,
     ) -> Words<S> {
         unsafe {
-            let rows: Units = std::array::from_fn(|r| stage.add(r * UNIT));
-            load_32::<S>(&rows, 32 * J)
+            load_32::<S>(Rows::new(stage, UNIT), 32 * J)
         }
     }
 }

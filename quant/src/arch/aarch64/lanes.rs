@@ -171,6 +171,10 @@ unsafe impl<D: Dot> Lanes for Neon<D> {
         }
     }
     #[inline(always)]
+    unsafe fn largest(v: F) -> f32 {
+        unsafe { vmaxvq_f32(vmaxq_f32(vmaxq_f32(v[0], v[1]), vmaxq_f32(v[2], v[3]))) }
+    }
+    #[inline(always)]
     unsafe fn sum(v: F) -> f32 {
         unsafe {
             let x = vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]));

@@ -7,7 +7,7 @@ use std::arch::asm;
 
 use super::dot::Dot;
 use super::lanes::{Neon, widen};
-use crate::simd::{MAX_ROWS, Simd, WORDS};
+use crate::simd::{Rows, Simd, WORDS};
 
 // SAFETY: the methods use NEON and what `D` needs, which the type's documentation names.
 unsafe impl<D: Dot> Simd for Neon<D> {
@@ -105,14 +105,23 @@ unsafe impl<D: Dot> Simd for Neon<D> {
         unsafe { widen(vmovn_u32(vreinterpretq_u32_s32(a))) }
     }
     #[inline(always)]
-    unsafe fn gather_words(p: &[*const u8; MAX_ROWS], offset: usize) -> [int32x4_t; 4] {
+    unsafe fn gather_words(rows: Rows, offset: usize) -> [int32x4_t; 4] {
         unsafe {
             let (s, l) = (vreinterpretq_s32_s64, vreinterpretq_s64_s32);
-            let row = |r: usize| vreinterpretq_s32_u8(vld1q_u8(p[r].add(offset)));
+            let row = |r: usize| vreinterpretq_s32_u8(vld1q_u8(rows.row(r).add(offset)));
             let r = [row(0), row(1), row(2), row(3)];
             let (a, b) = (l(vtrn1q_s32(r[0], r[1])), l(vtrn2q_s32(r[0], r[1])));
             let (c, d) = (l(vtrn1q_s32(r[2], r[3])), l(vtrn2q_s32(r[2], r[3])));
             [s(vtrn1q_s64(a, c)), s(vtrn1q_s64(b, d)), s(vtrn2q_s64(a, c)), s(vtrn2q_s64(b, d))]
+        }
+    }
+    #[inline(always)]
+    unsafe fn gather_word(rows: Rows, offset: usize) -> int32x4_t {
+        unsafe {
+            let word = |r: usize| rows.row(r).add(offset).cast::<i32>();
+            let x = vld1q_lane_s32::<0>(word(0), vdupq_n_s32(0));
+            let x = vld1q_lane_s32::<1>(word(1), x);
+            vld1q_lane_s32::<3>(word(3), vld1q_lane_s32::<2>(word(2), x))
         }
     }
     #[inline(always)]

@@ -5,7 +5,18 @@
 use std::arch::x86_64::*;
 
 use super::lanes::Avx2;
-use crate::simd::{MAX_ROWS, Simd};
+use crate::simd::{Rows, Simd};
+
+/// The words at `offset` of rows `first..first + 4`.
+#[inline(always)]
+pub(super) unsafe fn four_words(rows: Rows, first: usize, offset: usize) -> __m128i {
+    unsafe {
+        let word = |i: usize| rows.row(first + i).add(offset).cast::<i32>().read_unaligned();
+        let x = _mm_cvtsi32_si128(word(0));
+        let x = _mm_insert_epi32::<1>(x, word(1));
+        _mm_insert_epi32::<3>(_mm_insert_epi32::<2>(x, word(2)), word(3))
+    }
+}
 
 /// The products of bytes, those of neighbours added: at the most twice 128 times 127, which fits.
 #[inline(always)]
@@ -130,9 +141,9 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
-    unsafe fn gather_words(p: &[*const u8; MAX_ROWS], offset: usize) -> [__m256i; 4] {
+    unsafe fn gather_words(rows: Rows, offset: usize) -> [__m256i; 4] {
         unsafe {
-            let load = |i: usize| _mm_loadu_si128(p[i].add(offset).cast());
+            let load = |i: usize| _mm_loadu_si128(rows.row(i).add(offset).cast());
             let two = |i: usize| _mm256_set_m128i(load(i + 4), load(i));
             let r = [two(0), two(1), two(2), two(3)];
             let (a, b) = (_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1]));
@@ -143,6 +154,13 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 _mm256_unpacklo_epi64(b, d),
                 _mm256_unpackhi_epi64(b, d),
             ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn gather_word(rows: Rows, offset: usize) -> __m256i {
+        unsafe {
+            let four = |i: usize| four_words(rows, i, offset);
+            _mm256_set_m128i(four(4), four(0))
         }
     }
     #[inline(always)]

@@ -5,7 +5,8 @@
 use std::arch::x86_64::*;
 
 use super::lanes::Avx512;
-use crate::simd::{MAX_ROWS, Simd};
+use super::avx2::four_words;
+use crate::simd::{Rows, Simd};
 
 // SAFETY: the methods use what the type's documentation names.
 unsafe impl Simd for Avx512 {
@@ -101,9 +102,9 @@ unsafe impl Simd for Avx512 {
         unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
     }
     #[inline(always)]
-    unsafe fn gather_words(p: &[*const u8; MAX_ROWS], offset: usize) -> [__m512i; 4] {
+    unsafe fn gather_words(rows: Rows, offset: usize) -> [__m512i; 4] {
         unsafe {
-            let load = |i: usize| _mm_loadu_si128(p[i].add(offset).cast());
+            let load = |i: usize| _mm_loadu_si128(rows.row(i).add(offset).cast());
             let four = |i: usize| {
                 let low = _mm256_set_m128i(load(i + 4), load(i));
                 let high = _mm256_set_m128i(load(i + 12), load(i + 8));
@@ -118,6 +119,16 @@ unsafe impl Simd for Avx512 {
                 _mm512_unpacklo_epi64(b, d),
                 _mm512_unpackhi_epi64(b, d),
             ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn gather_word(rows: Rows, offset: usize) -> __m512i {
+        unsafe {
+            let eight = |i: usize| {
+                let four = |i: usize| four_words(rows, i, offset);
+                _mm256_set_m128i(four(i + 4), four(i))
+            };
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(eight(0)), eight(8))
         }
     }
     #[inline(always)]

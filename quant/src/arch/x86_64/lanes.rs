@@ -17,6 +17,16 @@ pub struct Avx2<const VNNI: bool>;
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512;
 
+/// The largest of 8 lanes.
+#[inline(always)]
+unsafe fn largest(x: __m256) -> f32 {
+    unsafe {
+        let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+        _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps::<1>(x, x)))
+    }
+}
+
 // SAFETY: the methods use AVX2, FMA and F16C, which the type's documentation names.
 unsafe impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     type V = (__m256, __m256);
@@ -136,6 +146,10 @@ unsafe impl<const VNNI: bool> Lanes for Avx2<VNNI> {
         }
     }
     #[inline(always)]
+    unsafe fn largest(v: Self::V) -> f32 {
+        unsafe { largest(_mm256_max_ps(v.0, v.1)) }
+    }
+    #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
         unsafe {
             let x = _mm256_add_ps(v.0, v.1);
@@ -227,6 +241,13 @@ unsafe impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn store_i8_rounded(p: *mut i8, t: Self::V) {
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(t))) }
+    }
+    #[inline(always)]
+    unsafe fn largest(v: Self::V) -> f32 {
+        unsafe {
+            let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
+            largest(_mm256_max_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(high)))
+        }
     }
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
