@@ -23,7 +23,7 @@
 //! the fixed tree of [`crate::lanes`]. Neither depends on the number of rows or columns computed
 //! together, so prefill and decode, any split over threads and any register width agree.
 
-use crate::act::Activations;
+use crate::act::{Activations, FEW};
 use crate::par::{self, SendPtr, Team};
 use crate::table::{GemmArgs, KernelTable};
 use crate::types::{Act, GgmlType};
@@ -201,8 +201,6 @@ fn chunk_bytes(total: usize, n: usize, threads: usize) -> usize {
         return usize::MAX;
     }
     // About 16 KiB of weights for each column at the least: 1 microsecond of work.
-    (total / (CHUNKS * threads)).max(16 * 1024 / n.max(1))
+    let chunks = if n > FEW { 24 } else { 6 };
+    (total / (chunks * threads)).max(16 * 1024 / n.max(1))
 }
-
-/// Chunks of a step for each thread, about.
-const CHUNKS: usize = 6;
