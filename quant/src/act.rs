@@ -9,9 +9,9 @@
 //! (f32). The sums serve zero points and minimums. Weights that are floats take the row as f32,
 //! in the first section.
 //!
-//! More than [`FEW`] rows lie in groups of [`GROUP`], interleaved by words of 4 bytes: word 0 of
-//! each row of the group (4 codes, or one scale or sum), then word 1 of each. A panel kernel then
-//! reads what it needs at one address, one item after the other.
+//! More than [`FEW`] rows lie in groups of [`GROUP`], interleaved: the first 32 codes of each row of
+//! the group, then the next 32 of each; and so for each scale and sum. A panel kernel then reads what
+//! it needs at one address, one item after the other.
 
 use crate::par::Team;
 use crate::table::KernelTable;
@@ -43,6 +43,20 @@ pub struct ActLayout {
     pub stride: usize,
     /// Rows interleaved: [`GROUP`], or 1.
     pub group: usize,
+}
+
+impl ActLayout {
+    /// Where the codes `32 block ..` of row `c` of a group are.
+    #[inline(always)]
+    pub fn codes(&self, block: usize, c: usize) -> usize {
+        32 * (block * self.group + c)
+    }
+
+    /// Where value `i` of a section of scales or sums is, of row `c` of a group.
+    #[inline(always)]
+    pub fn value(&self, section: usize, i: usize, c: usize) -> usize {
+        section + 4 * (i * self.group + c)
+    }
 }
 
 fn pad(bytes: usize) -> usize {

@@ -18,6 +18,9 @@ pub unsafe trait Lanes: Copy + Debug + Send + Sync + 'static {
     /// The sixteen lanes.
     type V: Copy;
 
+    /// Sums of sixteen lanes that the registers hold beside what is added to them.
+    const SUMS: usize;
+
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self::V;
     /// Reads 16 values.
@@ -115,6 +118,8 @@ macro_rules! lanewise {
 // SAFETY: uses no instruction beyond the baseline.
 unsafe impl Lanes for Portable {
     type V = [f32; 16];
+
+    const SUMS: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> [f32; 16] {

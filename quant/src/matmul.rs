@@ -121,7 +121,12 @@ impl Split {
     }
 
     /// Where in `weights` a chunk begins; null if there is no such chunk.
-    fn address<'a>(&self, chunk: usize, weights: impl Fn(usize) -> &'a Matrix<'a>, products: usize) -> *const u8 {
+    fn address<'a>(
+        &self,
+        chunk: usize,
+        weights: impl Fn(usize) -> &'a Matrix<'a>,
+        products: usize,
+    ) -> *const u8 {
         if chunk >= self.chunks {
             return std::ptr::null();
         }

@@ -174,11 +174,13 @@ pub(crate) mod body {
             group[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x));
             return;
         }
-        let words: &mut [[u8; 4]] = bytemuck::cast_slice_mut(group);
-        let at = |section: usize, i: usize| section / 4 + i * layout.group + c;
-        let round = unsafe { L::splat(ROUND) };
-        for (b, x) in x.chunks_exact(32).enumerate() {
-            unsafe {
+        let group = group.as_mut_ptr();
+        unsafe {
+            let round = L::splat(ROUND);
+            let put = |section: usize, i: usize, bytes: [u8; 4]| {
+                group.add(layout.value(section, i, c)).cast::<[u8; 4]>().write(bytes);
+            };
+            for (b, x) in x.chunks_exact(32).enumerate() {
                 let x = [L::load(x.as_ptr()), L::load(x.as_ptr().add(16))];
                 // `max` gives its second operand for NaN: a NaN does not become the scale.
                 let top = L::max(L::abs(x[1]), L::max(L::abs(x[0]), L::splat(0.0)));
@@ -186,25 +188,23 @@ pub(crate) mod body {
                 let d = top / 127.0;
                 let inverse = L::splat(if top > 0.0 { 127.0 / top } else { 0.0 });
                 let (low, high) = (L::splat(-127.0), L::splat(127.0));
-                let mut q = [[0u8; 4]; 8];
                 let mut sums = [0.0; 2];
                 for i in 0..2 {
                     let y = L::min(L::max(L::mul(x[i], inverse), low), high);
                     let y = L::add(y, round);
-                    L::store_i8_rounded(q[4 * i..].as_mut_ptr().cast(), y);
+                    L::store_i8_rounded(group.add(layout.codes(b, c) + 16 * i).cast(), y);
                     sums[i] = L::sum(L::sub(y, round));
                 }
-                for (i, q) in q.into_iter().enumerate() {
-                    words[at(0, 8 * b + i)] = q;
-                }
+                // Sums of 32 codes fit: they are within 32 times 127.
+                let int = |sum: f32| sum.to_int_unchecked::<i32>().to_ne_bytes();
                 for (i, sum) in sums.into_iter().enumerate() {
-                    words[at(layout.sum16, 2 * b + i)] = (sum as i32).to_ne_bytes();
-                    words[at(layout.total16, 2 * b + i)] = (d * sum).to_ne_bytes();
+                    put(layout.sum16, 2 * b + i, int(sum));
+                    put(layout.total16, 2 * b + i, (d * sum).to_ne_bytes());
                 }
                 let sum = sums[0] + sums[1];
-                words[at(layout.d, b)] = d.to_ne_bytes();
-                words[at(layout.sum32, b)] = (sum as i32).to_ne_bytes();
-                words[at(layout.total32, b)] = (d * sum).to_ne_bytes();
+                put(layout.d, b, d.to_ne_bytes());
+                put(layout.sum32, b, int(sum));
+                put(layout.total32, b, (d * sum).to_ne_bytes());
             }
         }
     }
@@ -460,7 +460,7 @@ macro_rules! instantiate_ops {
             }
             $(#[$attr])*
             unsafe fn kv_store(view: &KvView, pos: usize, k: &[f32], v: &[f32]) {
-                unsafe { attention::body::store::<L>(view, pos, k, v) }
+                unsafe { attention::kv::store::<L>(view, pos, k, v) }
             }
             $(#[$attr])*
             unsafe fn attention_chunk(args: &mut ChunkArgs<'_>) {

@@ -80,7 +80,7 @@ mod sync {
 use sync::{SPINS, YIELDS};
 
 /// Bytes of a thread's scratch memory, see [`Scratch`].
-pub const SCRATCH_BYTES: usize = 192 * 1024;
+pub const SCRATCH_BYTES: usize = 256 * 1024;
 
 /// A cache line, so that what threads write does not share one.
 #[repr(align(64))]

@@ -142,14 +142,12 @@ pub unsafe trait Simd: Copy + 'static {
         }
     }
 
-    /// The same for `C` columns, whose words lie side by side, one group of them `step` bytes after the
-    /// other, and `N` words of codes that [`store_panel`](Self::store_panel) wrote. 16 bytes of
-    /// activations may be read for fewer columns than 4.
+    /// The same for `C` columns, 32 bytes apart, and `N` words of codes that
+    /// [`store_panel`](Self::store_panel) wrote.
     #[inline(always)]
     unsafe fn tile<const C: usize, const N: usize>(
         w: *const u8,
         a: *const u8,
-        step: usize,
         signed: bool,
         _top: i32,
     ) -> [Self::I; C] {
@@ -159,7 +157,7 @@ pub unsafe trait Simd: Copy + 'static {
             for i in 0..N {
                 let w = Self::load_i(w.add(4 * Self::ROWS * i).cast());
                 for (c, acc) in acc.iter_mut().enumerate() {
-                    let a = a.add(step * i + 4 * c).cast::<i32>().read_unaligned();
+                    let a = a.add(32 * c + 4 * i).cast::<i32>().read_unaligned();
                     *acc = Self::dot(*acc, w, a, signed);
                 }
             }

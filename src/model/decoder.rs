@@ -145,7 +145,14 @@ impl Pass<'_, '_> {
         });
         let weights = [&layer.q, &layer.k, &layer.v];
         ws.inputs.prepare(team, table, &weights, input);
-        products(team, table, &ws.inputs, weights, [&mut *q, &mut *k, &mut *v], &[&layer.attn_output]);
+        products(
+            team,
+            table,
+            &ws.inputs,
+            weights,
+            [&mut *q, &mut *k, &mut *v],
+            &[&layer.attn_output],
+        );
 
         let angles = if h.windows[l] != usize::MAX && h.rope_window != h.rope {
             &ws.angles_window

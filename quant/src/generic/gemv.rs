@@ -30,7 +30,8 @@ impl Stream {
     fn new<S: Simd>(args: &GemmArgs<'_>, tile: Tile) -> Stream {
         let row = |r: usize| args.w.wrapping_add(r * args.row_bytes);
         let end = row(args.rows.end);
-        let turn = if args.next.is_null() { 0 } else { (args.next.addr()).wrapping_sub(end.addr()) };
+        let turn =
+            if args.next.is_null() { 0 } else { (args.next.addr()).wrapping_sub(end.addr()) };
         let at = row(tile.row + S::ROWS).wrapping_add(AHEAD);
         Stream { at: at.map_addr(|a| a & !63), end, turn }
     }

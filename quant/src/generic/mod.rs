@@ -31,10 +31,9 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
     for row in args.rows.clone() {
         let blocks: *const B = unsafe { args.w.add(row * args.row_bytes).cast() };
         for col in 0..args.n {
-            let x = args.act.wrapping_add(col / layout.group * layout.stride);
-            let word = |section: usize, i: usize| {
-                x.wrapping_add(section + 4 * (i * layout.group + col % layout.group))
-            };
+            let (group, c) = (col / layout.group, col % layout.group);
+            let x = args.act.wrapping_add(group * layout.stride);
+            let value = |section: usize, i: usize| x.wrapping_add(layout.value(section, i, c));
             let total = if B::SUB == 16 { layout.total16 } else { layout.total32 };
             let mut acc = 0.0f32;
             for u in 0..layout.k / B::UNIT {
@@ -46,15 +45,15 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
                     let mut isum = 0i32;
                     for i in 0..step {
                         let a = i32::from(unsafe {
-                            *word(0, (at + i) / 4).cast::<i8>().add((at + i) % 4)
+                            *x.add(layout.codes((at + i) / 32, c) + (at + i) % 32).cast::<i8>()
                         });
                         isum += i32::from(unit.scale[(j + i) / 16]) * i32::from(unit.q[j + i]) * a;
                     }
-                    let d = unsafe { *word(layout.d, at / 32).cast::<f32>() };
+                    let d = unsafe { *value(layout.d, at / 32).cast::<f32>() };
                     inner = d.mul_add(isum as f32, inner);
                     if B::HAS_MIN {
                         for i in (0..32).step_by(B::SUB) {
-                            let total = unsafe { *word(total, (at + i) / B::SUB).cast::<f32>() };
+                            let total = unsafe { *value(total, (at + i) / B::SUB).cast::<f32>() };
                             min = f32::from(unit.min[(j + i) / 16]).mul_add(total, min);
                         }
                     }

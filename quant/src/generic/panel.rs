@@ -128,9 +128,9 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
         let l = const { layout(S::ROWS, T::UNIT, T::SUBS, T::HAS_MIN) };
         let a = args.layout;
         let signed = T::SIGNED && !flipped::<S, T>();
-        // Column `c` of the group, item `i` of a section of words or floats.
-        let x = args.act.add(col / GROUP * a.stride + 4 * (col % GROUP));
-        let item = |section: usize, i: usize, c: usize| x.add(section + 4 * (GROUP * i + c));
+        let x = args.act.add(col / GROUP * a.stride);
+        let first = col % GROUP;
+        let item = |section: usize, i: usize, c: usize| x.add(a.value(section, i, first + c));
         let float =
             |section: usize, i: usize, c: usize| S::splat(item(section, i, c).cast::<f32>().read());
         let mut acc = [S::splat(0.0); C];
@@ -147,25 +147,25 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
             let mut inner = [S::splat(0.0); C];
             for j in 0..T::UNIT / 32 {
                 let codes = panel.add(32 * S::ROWS * j);
-                let q = item(0, 8 * (at + j), 0);
+                let q = x.add(a.codes(at + j, first));
                 let mut isum;
                 if T::SUB == 16 {
                     let s = panel.add(l.scales + 8 * S::ROWS * j).cast::<i32>();
                     let (s0, s1) = (S::load_i(s), S::load_i(s.add(S::ROWS)));
-                    isum = S::tile::<C, 4>(codes, q, 4 * GROUP, signed, T::TOP);
+                    isum = S::tile::<C, 4>(codes, q, signed, T::TOP);
                     let i = 2 * (at + j);
                     for c in 0..C {
                         isum[c] = less_zero::<S, T>(isum[c], item(a.sum16, i, c));
                         isum[c] = S::mul_i(isum[c], s0);
                     }
-                    let (codes, q) = (codes.add(16 * S::ROWS), q.add(16 * GROUP));
-                    let last = S::tile::<C, 4>(codes, q, 4 * GROUP, signed, T::TOP);
+                    let (codes, q) = (codes.add(16 * S::ROWS), q.add(16));
+                    let last = S::tile::<C, 4>(codes, q, signed, T::TOP);
                     for c in 0..C {
                         let last = less_zero::<S, T>(last[c], item(a.sum16, i + 1, c));
                         isum[c] = S::add_i(isum[c], S::mul_i(last, s1));
                     }
                 } else {
-                    isum = S::tile::<C, 8>(codes, q, 4 * GROUP, signed, T::TOP);
+                    isum = S::tile::<C, 8>(codes, q, signed, T::TOP);
                     for c in 0..C {
                         isum[c] = less_zero::<S, T>(isum[c], item(a.sum32, at + j, c));
                     }

@@ -92,12 +92,8 @@ pub unsafe trait Source {
     /// What stands for unit `u` of the rows: its addresses, if units are blocks, else the rows'.
     fn unit(rows: Rows, u: usize) -> Rows;
     /// Reads the scales of unit `u` of each row.
-    unsafe fn open<S: Simd>(
-        p: Rows,
-        u: usize,
-        stage: *mut u8,
-        unpack: Option<Unpack>,
-    ) -> Params<S>;
+    unsafe fn open<S: Simd>(p: Rows, u: usize, stage: *mut u8, unpack: Option<Unpack>)
+    -> Params<S>;
     /// Codes `32 J .. 32 J + 32`, after [`open`](Self::open) and those before them.
     unsafe fn codes<S: Simd, const J: usize>(
         p: Rows,
@@ -259,8 +255,6 @@ unsafe impl<const UNIT: usize, const SUB: usize> Source for Unpacked<UNIT, SUB> 
         stage: *const u8,
         _: &mut Cache<S>,
     ) -> Words<S> {
-        unsafe {
-            load_32::<S>(Rows::new(stage, UNIT), 32 * J)
-        }
+        unsafe { load_32::<S>(Rows::new(stage, UNIT), 32 * J) }
     }
 }

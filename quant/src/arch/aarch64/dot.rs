@@ -20,23 +20,18 @@ pub unsafe trait Dot: Copy + Debug + Send + Sync + 'static {
 
     /// [`Simd::tile`](crate::simd::Simd::tile).
     #[inline(always)]
-    unsafe fn tile<const C: usize, const N: usize>(
-        w: *const u8,
-        a: *const u8,
-        step: usize,
-    ) -> [int32x4_t; C] {
+    unsafe fn tile<const C: usize, const N: usize>(w: *const u8, a: *const u8) -> [int32x4_t; C] {
         unsafe {
             let mut acc = [vdupq_n_s32(0); C];
-            for i in 0..N {
-                let w = vld1q_s8(w.add(16 * i).cast());
-                for c in (0..C).step_by(4) {
-                    let a = vld1q_s8(a.add(step * i + 4 * c).cast());
-                    acc[c] = Self::dot::<0>(acc[c], w, a);
-                    acc[c + 1] = Self::dot::<1>(acc[c + 1], w, a);
-                    if C > 2 {
-                        acc[c + 2] = Self::dot::<2>(acc[c + 2], w, a);
-                        acc[c + 3] = Self::dot::<3>(acc[c + 3], w, a);
-                    }
+            for i in (0..N).step_by(4) {
+                let w = |j: usize| vld1q_s8(w.add(16 * (i + j)).cast());
+                let w = [w(0), w(1), w(2), w(3)];
+                for c in 0..C {
+                    let a = vld1q_s8(a.add(32 * c + 4 * i).cast());
+                    acc[c] = Self::dot::<0>(acc[c], w[0], a);
+                    acc[c] = Self::dot::<1>(acc[c], w[1], a);
+                    acc[c] = Self::dot::<2>(acc[c], w[2], a);
+                    acc[c] = Self::dot::<3>(acc[c], w[3], a);
                 }
             }
             acc
@@ -118,28 +113,22 @@ unsafe impl Dot for Smmla {
     const MATRIX: bool = true;
 
     #[inline(always)]
-    unsafe fn tile<const C: usize, const N: usize>(
-        w: *const u8,
-        a: *const u8,
-        step: usize,
-    ) -> [int32x4_t; C] {
+    unsafe fn tile<const C: usize, const N: usize>(w: *const u8, a: *const u8) -> [int32x4_t; C] {
         unsafe {
             // Rows 0 and 1, and rows 2 and 3, of two columns each.
             let mut acc = [[vdupq_n_s32(0); 2]; C];
-            for i in (0..N).step_by(2) {
-                let first = vld1q_s8(w.add(16 * i).cast());
-                let last = vld1q_s8(w.add(16 * i + 16).cast());
-                for c in (0..C).step_by(4) {
-                    let even = vld1q_s32(a.add(step * i + 4 * c).cast());
-                    let odd = vld1q_s32(a.add(step * (i + 1) + 4 * c).cast());
+            for i in (0..N).step_by(4) {
+                let w = |j: usize| vld1q_s8(w.add(16 * (i + j)).cast());
+                let w = [w(0), w(1), w(2), w(3)];
+                for c in (0..C).step_by(2) {
+                    let x = vld1q_s64(a.add(32 * c + 4 * i).cast());
+                    let y = vld1q_s64(a.add(32 * (c + 1) + 4 * i).cast());
                     // 8 activations of a column, and of the next.
-                    let two = vzip1q_s32(even, odd);
-                    acc[c][0] = smmla(acc[c][0], first, two);
-                    acc[c][1] = smmla(acc[c][1], last, two);
-                    if C > 2 {
-                        let two = vzip2q_s32(even, odd);
-                        acc[c + 2][0] = smmla(acc[c + 2][0], first, two);
-                        acc[c + 2][1] = smmla(acc[c + 2][1], last, two);
+                    let first = vreinterpretq_s32_s64(vzip1q_s64(x, y));
+                    let last = vreinterpretq_s32_s64(vzip2q_s64(x, y));
+                    for rows in 0..2 {
+                        acc[c][rows] = smmla(acc[c][rows], w[rows], first);
+                        acc[c][rows] = smmla(acc[c][rows], w[2 + rows], last);
                     }
                 }
             }

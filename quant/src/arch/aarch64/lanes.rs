@@ -51,6 +51,8 @@ unsafe fn narrow(x: float32x4_t) -> uint16x4_t {
 unsafe impl<D: Dot> Lanes for Neon<D> {
     type V = F;
 
+    const SUMS: usize = 4;
+
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
         unsafe { [vdupq_n_f32(x); 4] }

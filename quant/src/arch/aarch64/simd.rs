@@ -155,11 +155,10 @@ unsafe impl<D: Dot> Simd for Neon<D> {
     unsafe fn tile<const C: usize, const N: usize>(
         w: *const u8,
         a: *const u8,
-        step: usize,
         _: bool,
         _: i32,
     ) -> [int32x4_t; C] {
-        unsafe { D::tile::<C, N>(w, a, step) }
+        unsafe { D::tile::<C, N>(w, a) }
     }
     #[inline(always)]
     unsafe fn store_panel(p: *mut u8, w: &[int32x4_t; WORDS]) {

@@ -204,7 +204,6 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     unsafe fn tile<const C: usize, const N: usize>(
         w: *const u8,
         a: *const u8,
-        step: usize,
         signed: bool,
         top: i32,
     ) -> [__m256i; C] {
@@ -214,7 +213,7 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
             for i in 0..N {
                 let w = Self::load_i(w.add(32 * i).cast());
                 for c in 0..C {
-                    let x = a.add(step * i + 4 * c).cast::<i32>().read_unaligned();
+                    let x = a.add(32 * c + 4 * i).cast::<i32>().read_unaligned();
                     let x = _mm256_set1_epi32(x);
                     if VNNI {
                         acc[c] = _mm256_dpbusd_avx_epi32(acc[c], w, x);

@@ -4,8 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::Avx512;
 use super::avx2::four_words;
+use super::lanes::Avx512;
 use crate::simd::{Rows, Simd};
 
 // SAFETY: the methods use what the type's documentation names.

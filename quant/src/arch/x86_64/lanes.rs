@@ -31,6 +31,8 @@ unsafe fn largest(x: __m256) -> f32 {
 unsafe impl<const VNNI: bool> Lanes for Avx2<VNNI> {
     type V = (__m256, __m256);
 
+    const SUMS: usize = 4;
+
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
         unsafe { (_mm256_set1_ps(x), _mm256_set1_ps(x)) }
@@ -163,6 +165,8 @@ unsafe impl<const VNNI: bool> Lanes for Avx2<VNNI> {
 // SAFETY: the methods use AVX-512 F and AVX2, which the type's documentation names.
 unsafe impl Lanes for Avx512 {
     type V = __m512;
+
+    const SUMS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {

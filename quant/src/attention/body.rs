@@ -1,0 +1,313 @@
+//! The kernels of a chunk, generic over the lanes.
+
+#![allow(clippy::undocumented_unsafe_blocks, reason = "each body's block is its caller's promise")]
+
+use std::ops::Range;
+
+use super::kv::{F16, F32, Kv, Q4, Q8};
+use super::{CHUNK, ChunkArgs, KvType, MAX_ROWS, MergeArgs};
+use crate::lanes::{self, Lanes};
+
+/// Rows from which on a chunk is converted to f32 before it is used.
+const WIDEN_ROWS: usize = 8;
+
+/// Scores of `R` rows against `G` groups of 16 positions. Returns `G`.
+#[inline(always)]
+unsafe fn score_tile<L: Lanes, K: Kv, const R: usize, const G: usize>(
+    a: &mut ChunkArgs<'_>,
+    keys: Source,
+    row: usize,
+    g: usize,
+) -> usize {
+    unsafe {
+        let k_dim = a.view.k_dim;
+        let q: [*const f32; R] = std::array::from_fn(|r| a.q.as_ptr().add((row + r) * k_dim));
+        let keys: [*const u8; G] = std::array::from_fn(|j| keys.first.add((g + j) * keys.step));
+        let mut acc = [[L::splat(0.0); G]; R];
+        for b in 0..k_dim.div_ceil(32) {
+            let scales: [L::V; G] = std::array::from_fn(|j| K::k_scale::<L>(keys[j], b));
+            for d in 32 * b..k_dim.min(32 * b + 32) {
+                let k: [L::V; G] = std::array::from_fn(|j| K::k::<L>(keys[j], d, scales[j]));
+                for r in 0..R {
+                    let q = L::splat(*q[r].add(d));
+                    for j in 0..G {
+                        acc[r][j] = L::fma(q, k[j], acc[r][j]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            for j in 0..G {
+                L::store(a.s.as_mut_ptr().add((row + r) * CHUNK + (g + j) * 16), acc[r][j]);
+            }
+        }
+    }
+    G
+}
+
+/// Where a chunk's keys or values are, and bytes from a group of 16 keys, or a value, to the next.
+#[derive(Clone, Copy)]
+struct Source {
+    first: *const u8,
+    step: usize,
+}
+
+/// Calls `$tile::<L, K, R, W>` with as many rows `R`, up to 4, and as wide as the level's registers
+/// hold their sums, up to 4 registers; `$n` rows, `$width` registers.
+macro_rules! tiles {
+    ($tile:ident, $kv:ident, $n:expr, $width:expr, $($arg:expr),*) => {
+        let mut row = 0;
+        while row < $n {
+            let rows = ($n - row).min(4);
+            let mut at = 0;
+            while at < $width {
+                let left = $width - at;
+                at += match rows {
+                    4 if L::SUMS >= 16 && left >= 4 => $tile::<L, $kv, 4, 4>($($arg),*, row, at),
+                    4 => $tile::<L, $kv, 4, 1>($($arg),*, row, at),
+                    3 if L::SUMS >= 12 && left >= 4 => $tile::<L, $kv, 3, 4>($($arg),*, row, at),
+                    3 => $tile::<L, $kv, 3, 1>($($arg),*, row, at),
+                    2 if L::SUMS >= 8 && left >= 4 => $tile::<L, $kv, 2, 4>($($arg),*, row, at),
+                    2 if left >= 2 => $tile::<L, $kv, 2, 2>($($arg),*, row, at),
+                    2 => $tile::<L, $kv, 2, 1>($($arg),*, row, at),
+                    _ if left >= 4 => $tile::<L, $kv, 1, 4>($($arg),*, row, at),
+                    _ => $tile::<L, $kv, 1, 1>($($arg),*, row, at),
+                };
+            }
+            row += rows;
+        }
+    };
+}
+
+#[inline(always)]
+unsafe fn scores<L: Lanes, K: Kv>(a: &mut ChunkArgs<'_>, keys: Source, used: usize) {
+    unsafe {
+        let n = a.ranges.len();
+        tiles!(score_tile, K, n, used, a, keys);
+    }
+}
+
+/// The weighted values of `R` rows, dimensions `16 at..` in `D` registers. The positions that all rows
+/// attend to come between those that only some do, in increasing order. Returns `D`.
+#[inline(always)]
+unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
+    a: &mut ChunkArgs<'_>,
+    values: Source,
+    local: &[(usize, usize)],
+    row: usize,
+    at: usize,
+) -> usize {
+    unsafe {
+        let d = 16 * at;
+        let value = |j: usize| values.first.add(j * values.step);
+        let local = &local[row..row + R];
+        let lo = local.iter().map(|x| x.0).max().unwrap_or(0);
+        let hi = local.iter().map(|x| x.1).min().unwrap_or(0).max(lo);
+        let p: [*const f32; R] = std::array::from_fn(|r| a.s.as_ptr().add((row + r) * CHUNK));
+        let mut acc = [[L::splat(0.0); D]; R];
+        for r in 0..R {
+            for j in local[r].0..lo.min(local[r].1) {
+                for i in 0..D {
+                    let v = V::v::<L>(value(j), d + 16 * i);
+                    acc[r][i] = L::fma(L::splat(*p[r].add(j)), v, acc[r][i]);
+                }
+            }
+        }
+        for j in lo..hi {
+            let v: [L::V; D] = std::array::from_fn(|i| V::v::<L>(value(j), d + 16 * i));
+            for r in 0..R {
+                let p = L::splat(*p[r].add(j));
+                for i in 0..D {
+                    acc[r][i] = L::fma(p, v[i], acc[r][i]);
+                }
+            }
+        }
+        for r in 0..R {
+            for j in hi.max(local[r].0)..local[r].1 {
+                for i in 0..D {
+                    let v = V::v::<L>(value(j), d + 16 * i);
+                    acc[r][i] = L::fma(L::splat(*p[r].add(j)), v, acc[r][i]);
+                }
+            }
+            for i in 0..D {
+                let at = (row + r) * a.view.v_pad + d + 16 * i;
+                L::store(a.o.as_mut_ptr().add(at), acc[r][i]);
+            }
+        }
+    }
+    D
+}
+
+#[inline(always)]
+unsafe fn values<L: Lanes, V: Kv>(a: &mut ChunkArgs<'_>, rows: Source, local: &[(usize, usize)]) {
+    unsafe {
+        let (n, width) = (a.ranges.len(), a.view.v_pad / 16);
+        tiles!(value_tile, V, n, width, a, rows, local);
+    }
+}
+
+/// Copies groups of 16 keys to `out` as f32.
+#[inline(always)]
+unsafe fn widen_keys<L: Lanes, K: Kv>(
+    out: *mut f32,
+    k_dim: usize,
+    keys: Source,
+    groups: Range<usize>,
+) -> Source {
+    unsafe {
+        for g in groups {
+            let group = keys.first.add(g * keys.step);
+            let out = out.add(16 * k_dim * g);
+            for b in 0..k_dim.div_ceil(32) {
+                let scale = K::k_scale::<L>(group, b);
+                for d in 32 * b..k_dim.min(32 * b + 32) {
+                    L::store(out.add(16 * d), K::k::<L>(group, d, scale));
+                }
+            }
+        }
+    }
+    Source { first: out.cast_const().cast(), step: 4 * 16 * k_dim }
+}
+
+/// Copies the values of groups of 16 positions to `out` as f32.
+#[inline(always)]
+unsafe fn widen_values<L: Lanes, V: Kv>(
+    out: *mut f32,
+    v_pad: usize,
+    values: Source,
+    groups: Range<usize>,
+) -> Source {
+    unsafe {
+        for j in 16 * groups.start..16 * groups.end {
+            let value = values.first.add(j * values.step);
+            for d in (0..v_pad).step_by(16) {
+                L::store(out.add(j * v_pad + d), V::v::<L>(value, d));
+            }
+        }
+    }
+    Source { first: out.cast_const().cast(), step: 4 * v_pad }
+}
+
+/// Turns scores into weights: `exp(s - max)`, 0 outside the row's positions.
+#[inline(always)]
+unsafe fn soften<L: Lanes>(s: &mut [f32], lo: usize, hi: usize, cap: f32) -> (f32, f32) {
+    unsafe {
+        let p = s.as_mut_ptr();
+        if cap > 0.0 {
+            let c = L::splat(cap);
+            for i in (0..CHUNK).step_by(16) {
+                let x = L::div(L::load(p.add(i)), c);
+                L::store(p.add(i), L::mul(lanes::tanh::<L>(x), c));
+            }
+        }
+        s[..lo].fill(f32::NEG_INFINITY);
+        s[hi..].fill(f32::NEG_INFINITY);
+        let mut top = L::splat(f32::NEG_INFINITY);
+        for i in (0..CHUNK).step_by(16) {
+            top = L::max(L::load(p.add(i)), top);
+        }
+        let m =
+            L::to_array(top).into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+        let top = L::splat(m);
+        let mut sum = L::splat(0.0);
+        for i in (0..CHUNK).step_by(16) {
+            let e = lanes::exp::<L>(L::sub(L::load(p.add(i)), top));
+            L::store(p.add(i), e);
+            sum = L::add(sum, e);
+        }
+        (m, L::sum(sum))
+    }
+}
+
+#[inline(always)]
+pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
+    unsafe {
+        let start = a.chunk * CHUNK;
+        let slot = start % a.view.capacity;
+        let n = a.ranges.len();
+        let mut local = [(0usize, 0usize); MAX_ROWS];
+        let mut used = 0;
+        for (local, (lo, hi)) in local.iter_mut().zip(a.ranges) {
+            let lo = (*lo).max(start) - start;
+            let hi = (*hi).clamp(start, start + CHUNK) - start;
+            *local = if lo < hi { (lo, hi) } else { (0, 0) };
+            used = used.max(local.1);
+        }
+        let used = used.div_ceil(16);
+        let view = a.view;
+        let k_step = 16 * view.k_type.bytes(view.k_dim);
+        let v_step = view.v_type.bytes(view.v_pad);
+        let mut keys = Source { first: view.k.add(slot / 16 * k_step), step: k_step };
+        let mut vs = Source { first: view.v.add(slot * v_step), step: v_step };
+        let (mut k_type, mut v_type) = (view.k_type, view.v_type);
+        // Many rows read a chunk many times: it is converted once.
+        if n >= WIDEN_ROWS && a.kv.len() >= CHUNK * (view.k_dim + view.v_pad) {
+            let first = local.iter().filter(|(lo, hi)| lo < hi).map(|(lo, _)| lo / 16).min();
+            let groups = first.unwrap_or(used)..used;
+            let (k, v) = a.kv.split_at_mut(CHUNK * view.k_dim);
+            let (k, v) = (k.as_mut_ptr(), v.as_mut_ptr());
+            keys = match k_type {
+                KvType::F32 => keys,
+                KvType::F16 => widen_keys::<L, F16>(k, view.k_dim, keys, groups.clone()),
+                KvType::Q8_0 => widen_keys::<L, Q8>(k, view.k_dim, keys, groups.clone()),
+                KvType::Q4_0 => widen_keys::<L, Q4>(k, view.k_dim, keys, groups.clone()),
+            };
+            vs = match v_type {
+                KvType::F32 => vs,
+                KvType::F16 => widen_values::<L, F16>(v, view.v_pad, vs, groups),
+                KvType::Q8_0 => widen_values::<L, Q8>(v, view.v_pad, vs, groups),
+                KvType::Q4_0 => widen_values::<L, Q4>(v, view.v_pad, vs, groups),
+            };
+            (k_type, v_type) = (KvType::F32, KvType::F32);
+        }
+        match k_type {
+            KvType::F32 => scores::<L, F32>(a, keys, used),
+            KvType::F16 => scores::<L, F16>(a, keys, used),
+            KvType::Q8_0 => scores::<L, Q8>(a, keys, used),
+            KvType::Q4_0 => scores::<L, Q4>(a, keys, used),
+        }
+        for r in 0..n {
+            let (lo, hi) = local[r];
+            if lo == hi {
+                (a.m[r], a.l[r]) = (f32::NEG_INFINITY, 0.0);
+                continue;
+            }
+            let s = &mut a.s[r * CHUNK..(r + 1) * CHUNK];
+            (a.m[r], a.l[r]) = soften::<L>(s, lo, hi, a.softcap);
+        }
+        match v_type {
+            KvType::F32 => values::<L, F32>(a, vs, &local),
+            KvType::F16 => values::<L, F16>(a, vs, &local),
+            KvType::Q8_0 => values::<L, Q8>(a, vs, &local),
+            KvType::Q4_0 => values::<L, Q4>(a, vs, &local),
+        }
+    }
+}
+
+#[inline(always)]
+pub unsafe fn merge<L: Lanes>(a: &mut MergeArgs<'_>) {
+    let n = a.m.len();
+    let width = a.o.len() / n;
+    for r in 0..n {
+        // A row without positions in this chunk; any other has a sum of at least 1.
+        if a.l[r] == 0.0 {
+            continue;
+        }
+        unsafe {
+            let m = if a.m[r] > a.m_all[r] { a.m[r] } else { a.m_all[r] };
+            let mut e = [0.0f32; 16];
+            e[0] = a.m_all[r] - m;
+            e[1] = a.m[r] - m;
+            let e = L::to_array(lanes::exp::<L>(L::load(e.as_ptr())));
+            a.m_all[r] = m;
+            a.l_all[r] = a.l_all[r].mul_add(e[0], a.l[r] * e[1]);
+            let (old, new) = (L::splat(e[0]), L::splat(e[1]));
+            let o = a.o.as_ptr().add(r * width);
+            let all = a.o_all.as_mut_ptr().add(r * width);
+            for d in (0..width).step_by(16) {
+                let add = L::mul(L::load(o.add(d)), new);
+                L::store(all.add(d), L::fma(L::load(all.add(d)), old, add));
+            }
+        }
+    }
+}
