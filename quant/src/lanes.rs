@@ -8,13 +8,20 @@
 
 use std::fmt::Debug;
 
+/// How an instruction set asks for memory.
+pub trait Prefetch: Copy + Debug + Send + Sync + 'static {
+    /// Asks for the cache line at `p`, into the second-level cache: the first level can wait for too
+    /// few lines at a time to reach the speed of memory. Any address will do.
+    fn prefetch(p: *const u8);
+}
+
 /// Sixteen lanes as some instruction set holds them.
 ///
 /// # Safety
 /// The methods may use instructions beyond the baseline: call them only where the CPU is known to
 /// have them, which is inside a function that `arch` installs for a level. Pointers must be
 /// valid for sixteen elements; they need no alignment.
-pub unsafe trait Lanes: Copy + Debug + Send + Sync + 'static {
+pub unsafe trait Lanes: Prefetch {
     /// The sixteen lanes.
     type V: Copy;
 
@@ -113,6 +120,11 @@ macro_rules! lanewise {
         }
         out
     }};
+}
+
+impl Prefetch for Portable {
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
 }
 
 // SAFETY: uses no instruction beyond the baseline.

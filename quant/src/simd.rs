@@ -10,6 +10,8 @@
 
 #![allow(clippy::missing_safety_doc, reason = "the trait's Safety section covers its methods")]
 
+use crate::lanes::Prefetch;
+
 /// Words of 4 codes in 32 of them.
 pub const WORDS: usize = 8;
 /// Rows of the widest level.
@@ -56,7 +58,7 @@ impl Rows {
 /// Call the methods only where the CPU is known to have the level's instructions. Pointers must be
 /// valid for as many bytes as the type read or written has; they need no alignment unless a method
 /// says so.
-pub unsafe trait Simd: Copy + 'static {
+pub unsafe trait Simd: Prefetch {
     /// Integers of 32 bits, or 4 bytes; a lane for each row.
     type I: Copy;
     /// Floats, a lane for each row.
@@ -113,9 +115,6 @@ pub unsafe trait Simd: Copy + 'static {
     unsafe fn gather_words(rows: Rows, offset: usize) -> [Self::I; 4];
     /// The word of 32 bits at `offset` bytes of each row.
     unsafe fn gather_word(rows: Rows, offset: usize) -> Self::I;
-    /// Asks for the cache line at `p`, into the second-level cache: the first level can wait for too
-    /// few lines at a time to reach the speed of memory.
-    unsafe fn prefetch(p: *const u8);
 
     /// Adds the products of each row's 4 codes with the same 4 activations `a`, which are signed
     /// and never -128. `signed` says whether the codes are.

@@ -127,8 +127,6 @@ unsafe impl Simd for Portable {
         let word = |p: *const u8| unsafe { i32::from_le(p.cast::<i32>().read_unaligned()) };
         std::array::from_fn(|r| word(rows.row(r).wrapping_add(offset)))
     }
-    #[inline(always)]
-    unsafe fn prefetch(_: *const u8) {}
     // Codes without sign are below 128: as signed bytes they are the same.
     #[inline(never)]
     unsafe fn dot(acc: [i32; 8], w: [i32; 8], a: i32, _: bool) -> [i32; 8] {

@@ -15,19 +15,26 @@ const WIDEN_ROWS: usize = 8;
 #[inline(always)]
 unsafe fn score_tile<L: Lanes, K: Kv, const R: usize, const G: usize>(
     a: &mut ChunkArgs<'_>,
-    keys: Source,
+    groups: Source,
     row: usize,
     g: usize,
 ) -> usize {
     unsafe {
         let k_dim = a.view.k_dim;
         let q: [*const f32; R] = std::array::from_fn(|r| a.q.as_ptr().add((row + r) * k_dim));
-        let keys: [*const u8; G] = std::array::from_fn(|j| keys.first.add((g + j) * keys.step));
+        let keys: [*const u8; G] = std::array::from_fn(|j| groups.first.add((g + j) * groups.step));
         let mut acc = [[L::splat(0.0); G]; R];
+        let next = groups.next;
+        let ask = next > 0 && row == 0;
         for b in 0..k_dim.div_ceil(32) {
             let scales: [L::V; G] = std::array::from_fn(|j| K::k_scale::<L>(keys[j], b));
             for d in 32 * b..k_dim.min(32 * b + 32) {
                 let k: [L::V; G] = std::array::from_fn(|j| K::k::<L>(keys[j], d, scales[j]));
+                if ask && d.is_multiple_of(K::LINE) {
+                    for j in 0..G {
+                        L::prefetch(keys[j].wrapping_add(next + 64 / K::LINE * d));
+                    }
+                }
                 for r in 0..R {
                     let q = L::splat(*q[r].add(d));
                     for j in 0..G {
@@ -50,6 +57,8 @@ unsafe fn score_tile<L: Lanes, K: Kv, const R: usize, const G: usize>(
 struct Source {
     first: *const u8,
     step: usize,
+    /// Bytes from here to what is read next, for prefetching; 0 if that is not to be done.
+    next: usize,
 }
 
 /// Calls `$tile::<L, K, R, W>` with as many rows `R`, up to 4, and as wide as the level's registers
@@ -113,7 +122,14 @@ unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
                 }
             }
         }
+        let ask = values.next > 0 && row == 0;
         for j in lo..hi {
+            if ask {
+                let from = value(j).wrapping_add(values.next + V::BYTES * at);
+                for line in (0..V::BYTES * D).step_by(64) {
+                    L::prefetch(from.wrapping_add(line));
+                }
+            }
             let v: [L::V; D] = std::array::from_fn(|i| V::v::<L>(value(j), d + 16 * i));
             for r in 0..R {
                 let p = L::splat(*p[r].add(j));
@@ -166,7 +182,7 @@ unsafe fn widen_keys<L: Lanes, K: Kv>(
             }
         }
     }
-    Source { first: out.cast_const().cast(), step: 4 * 16 * k_dim }
+    Source { first: out.cast_const().cast(), step: 4 * 16 * k_dim, next: 0 }
 }
 
 /// Copies the values of groups of 16 positions to `out` as f32.
@@ -185,7 +201,7 @@ unsafe fn widen_values<L: Lanes, V: Kv>(
             }
         }
     }
-    Source { first: out.cast_const().cast(), step: 4 * v_pad }
+    Source { first: out.cast_const().cast(), step: 4 * v_pad, next: 0 }
 }
 
 /// Turns scores into weights: `exp(s - max)`, 0 outside the row's positions.
@@ -237,8 +253,10 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
         let view = a.view;
         let k_step = 16 * view.k_type.bytes(view.k_dim);
         let v_step = view.v_type.bytes(view.v_pad);
-        let mut keys = Source { first: view.k.add(slot / 16 * k_step), step: k_step };
-        let mut vs = Source { first: view.v.add(slot * v_step), step: v_step };
+        // With few rows the next chunk's memory is the limit. It follows, but where the ring ends.
+        let (k_next, v_next) = (CHUNK / 16 * k_step, CHUNK * v_step);
+        let mut keys = Source { first: view.k.add(slot / 16 * k_step), step: k_step, next: k_next };
+        let mut vs = Source { first: view.v.add(slot * v_step), step: v_step, next: v_next };
         let (mut k_type, mut v_type) = (view.k_type, view.v_type);
         // Many rows read a chunk many times: it is converted once.
         if n >= WIDEN_ROWS && a.kv.len() >= CHUNK * (view.k_dim + view.v_pad) {

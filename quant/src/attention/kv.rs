@@ -7,6 +7,10 @@ use crate::lanes::Lanes;
 
 /// A way to store keys and values.
 pub(crate) trait Kv {
+    /// Dimensions of 16 keys in a cache line, about.
+    const LINE: usize;
+    /// Bytes of 16 dimensions of a value, about.
+    const BYTES: usize;
     /// The scales of dimensions `32 b..` of 16 keys.
     unsafe fn k_scale<L: Lanes>(group: *const u8, b: usize) -> L::V;
     /// Dimension `d` of 16 keys.
@@ -26,6 +30,9 @@ unsafe fn f16_at(p: *const u8) -> f32 {
 }
 
 impl Kv for F32 {
+    const LINE: usize = 1;
+    const BYTES: usize = 64;
+
     #[inline(always)]
     unsafe fn k_scale<L: Lanes>(_: *const u8, _: usize) -> L::V {
         unsafe { L::splat(1.0) }
@@ -41,6 +48,9 @@ impl Kv for F32 {
 }
 
 impl Kv for F16 {
+    const LINE: usize = 2;
+    const BYTES: usize = 32;
+
     #[inline(always)]
     unsafe fn k_scale<L: Lanes>(_: *const u8, _: usize) -> L::V {
         unsafe { L::splat(1.0) }
@@ -56,6 +66,9 @@ impl Kv for F16 {
 }
 
 impl Kv for Q8 {
+    const LINE: usize = 4;
+    const BYTES: usize = 17;
+
     #[inline(always)]
     unsafe fn k_scale<L: Lanes>(group: *const u8, b: usize) -> L::V {
         unsafe { L::load_f16(group.add(b * 16 * 34).cast()) }
@@ -83,6 +96,9 @@ fn nibbles(bytes: [u8; 8]) -> [i8; 16] {
 }
 
 impl Kv for Q4 {
+    const LINE: usize = 8;
+    const BYTES: usize = 9;
+
     #[inline(always)]
     unsafe fn k_scale<L: Lanes>(group: *const u8, b: usize) -> L::V {
         unsafe { L::load_f16(group.add(b * 16 * 18).cast()) }

@@ -38,11 +38,11 @@ impl Stream {
 
     /// Asks for what comes before `end`.
     #[inline(always)]
-    unsafe fn to<S: Simd>(&mut self, end: *const u8) {
+    fn to<S: Simd>(&mut self, end: *const u8) {
         while self.at < end {
             let turn = if self.at < self.end { 0 } else { self.turn };
             // Past the end of the weights a prefetch does nothing: addresses need not be valid.
-            unsafe { S::prefetch(self.at.wrapping_add(turn)) };
+            S::prefetch(self.at.wrapping_add(turn));
             self.at = self.at.wrapping_add(64);
         }
     }

@@ -7,7 +7,7 @@ use std::arch::asm;
 use std::marker::PhantomData;
 
 use super::dot::Dot;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Prefetch};
 
 /// Four 128-bit registers; NEON, and what `D` needs for dot products.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,16 @@ unsafe fn narrow(x: float32x4_t) -> uint16x4_t {
             options(pure, nomem, nostack, preserves_flags));
     }
     out
+}
+
+impl<D: Dot> Prefetch for Neon<D> {
+    #[inline(always)]
+    fn prefetch(p: *const u8) {
+        unsafe {
+            asm!("prfm pldl2keep, [{p}]", p = in(reg) p,
+                options(readonly, nostack, preserves_flags));
+        }
+    }
 }
 
 // SAFETY: the methods use NEON, which the type's documentation names.

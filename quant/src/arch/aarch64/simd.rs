@@ -3,7 +3,6 @@
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is the promise of Simd's caller")]
 
 use std::arch::aarch64::*;
-use std::arch::asm;
 
 use super::dot::Dot;
 use super::lanes::{Neon, widen};
@@ -122,13 +121,6 @@ unsafe impl<D: Dot> Simd for Neon<D> {
             let x = vld1q_lane_s32::<0>(word(0), vdupq_n_s32(0));
             let x = vld1q_lane_s32::<1>(word(1), x);
             vld1q_lane_s32::<3>(word(3), vld1q_lane_s32::<2>(word(2), x))
-        }
-    }
-    #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        unsafe {
-            asm!("prfm pldl2keep, [{p}]", p = in(reg) p,
-                options(readonly, nostack, preserves_flags));
         }
     }
     // Codes without sign are below 128: as signed bytes they are the same.

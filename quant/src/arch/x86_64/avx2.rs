@@ -164,10 +164,6 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
-    }
-    #[inline(always)]
     unsafe fn dot(acc: __m256i, w: __m256i, a: i32, signed: bool) -> __m256i {
         unsafe {
             let a = _mm256_set1_epi32(a);

@@ -132,10 +132,6 @@ unsafe impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
-    }
-    #[inline(always)]
     unsafe fn dot(acc: __m512i, w: __m512i, a: i32, signed: bool) -> __m512i {
         debug_assert!(!signed, "codes are without sign here");
         unsafe { _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(a)) }

@@ -7,7 +7,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Prefetch};
 
 /// Two 256-bit registers; AVX2, FMA and F16C, and AVX-VNNI if `VNNI`.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,22 @@ pub struct Avx2<const VNNI: bool>;
 /// One 512-bit register; AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512;
+
+impl<const VNNI: bool> Prefetch for Avx2<VNNI> {
+    #[inline(always)]
+    fn prefetch(p: *const u8) {
+        // A part of SSE, which every x86-64 has.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+}
+
+impl Prefetch for Avx512 {
+    #[inline(always)]
+    fn prefetch(p: *const u8) {
+        // A part of SSE, which every x86-64 has.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+}
 
 /// The largest of 8 lanes.
 #[inline(always)]
