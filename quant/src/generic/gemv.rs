@@ -62,7 +62,7 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
         let stage = args.scratch.as_mut_ptr();
         let layout = args.layout;
         let x: [*const u8; C] = std::array::from_fn(|c| args.act.add((col + c) * layout.stride));
-        let units = layout.k / T::UNIT;
+        let units = layout.k / T::UNIT * T::SPLIT;
         let mut stream = Stream::new::<S>(args, tile);
         // Each step asks for as much as it uses, in the first columns' turn.
         let mut asked = stream.at;
@@ -130,7 +130,7 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
         unsafe {
             let words = codes::<S, T, J>(self.p, self.stage, cache);
             let signed = T::SIGNED && !flipped::<S, T>();
-            let at = self.u * (T::UNIT / 32) + J;
+            let at = self.u / T::SPLIT * (T::UNIT / 32) + J;
             let (layout, scale) = (self.layout, &self.params.scale);
             for c in 0..C {
                 let x = self.x[c];

@@ -215,18 +215,12 @@ macro_rules! instantiate_gemm {
                 // SAFETY: the caller's promise.
                 unsafe {
                     match (B::UNIT, B::SUB) {
-                        (256, 16) => gemm::<Unpacked<256, 16>>(args),
-                        (256, 32) => gemm::<Unpacked<256, 32>>(args),
-                        _ => gemm::<Unpacked<32, 32>>(args),
+                        (256, 16) => gemm::<Unpacked<256, 16, 1>>(args),
+                        (256, 32) => gemm::<Unpacked<256, 32, 1>>(args),
+                        (16, _) => gemm::<Unpacked<32, 32, 2>>(args),
+                        _ => gemm::<Unpacked<32, 32, 1>>(args),
                     }
                 }
-            }
-
-            $(#[$attr])*
-            unsafe fn gemm_nvfp4(args: &mut GemmArgs<'_>) {
-                // SAFETY: the caller's promise. Its scales are floats for each 16 weights, which
-                // no other format has: the reference, as the compiler vectorizes it.
-                unsafe { $crate::generic::gemm_scalar::<BlockNVFP4>(args) }
             }
 
             $(#[$attr])*
@@ -265,7 +259,7 @@ macro_rules! instantiate_gemm {
                 set(GgmlType::TQ2_0, unpacked::<BlockTQ2_0>);
                 set(GgmlType::Q1_0, unpacked::<BlockQ1_0>);
                 set(GgmlType::Q2_0, unpacked::<BlockQ2_0>);
-                set(GgmlType::NVFP4, gemm_nvfp4);
+                set(GgmlType::NVFP4, unpacked::<BlockNVFP4>);
             }
         }
     };

@@ -48,7 +48,7 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, tile: Tile) {
         let l = const { layout(S::ROWS, T::UNIT, T::SUBS, T::HAS_MIN) };
         let stage = args.scratch.as_mut_ptr();
         let panel = stage.add(STAGE);
-        let units = args.layout.k / T::UNIT;
+        let units = args.layout.k / T::UNIT * T::SPLIT;
         let most = PANEL / l.bytes;
         let mut u0 = 0;
         while u0 < units {
@@ -143,7 +143,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
         }
         for u in 0..count {
             let panel = panel.add(u * l.bytes);
-            let at = (u0 + u) * (T::UNIT / 32);
+            let at = (u0 + u) / T::SPLIT * (T::UNIT / 32);
             let mut inner = [S::splat(0.0); C];
             for j in 0..T::UNIT / 32 {
                 let codes = panel.add(32 * S::ROWS * j);

@@ -84,6 +84,9 @@ pub unsafe trait Source {
     /// As [`Codes::TOP`].
     const TOP: i32;
 
+    /// Units that are multiplied with the same activations: of a format with a scale of its own for
+    /// each 16 weights, each of two holds one half of 32 codes, and zeros.
+    const SPLIT: usize = 1;
     /// Scales of a unit.
     const SUBS: usize = Self::UNIT / Self::SUB;
     /// Units have integer scales.
@@ -181,8 +184,9 @@ unsafe impl<B: Codes> Source for Direct<B> {
 }
 
 /// Units of `UNIT` weights with scales for each `SUB`, unpacked to memory: formats without code of
-/// their own for registers. They share the kernels of their shape, which call [`Unpack`].
-pub struct Unpacked<const UNIT: usize, const SUB: usize>;
+/// their own for registers. They share the kernels of their shape, which call [`Unpack`]. `SPLIT` as
+/// [`Source::SPLIT`].
+pub struct Unpacked<const UNIT: usize, const SUB: usize, const SPLIT: usize>;
 
 /// Unpacks unit `u` of a row: its codes go to `codes`.
 ///
@@ -199,12 +203,20 @@ pub unsafe fn unpack<B: IntBlock>(row: *const u8, u: usize, codes: *mut u8, unit
         let units = B::LEN / B::UNIT;
         // A block has the alignment of a byte.
         (*row.cast::<B>().add(u / units)).unpack(u % units, unit);
-        std::ptr::copy_nonoverlapping(unit.q.as_ptr().cast(), codes, B::UNIT);
+        if B::UNIT == 16 {
+            codes.write_bytes(0, 32);
+            std::ptr::copy_nonoverlapping(unit.q.as_ptr().cast(), codes.add(u % 2 * 16), 16);
+        } else {
+            std::ptr::copy_nonoverlapping(unit.q.as_ptr().cast(), codes, B::UNIT);
+        }
     }
 }
 
 // SAFETY: the memory is used as `Source` says, the registers as `Simd` says.
-unsafe impl<const UNIT: usize, const SUB: usize> Source for Unpacked<UNIT, SUB> {
+unsafe impl<const UNIT: usize, const SUB: usize, const SPLIT: usize> Source
+    for Unpacked<UNIT, SUB, SPLIT>
+{
+    const SPLIT: usize = SPLIT;
     const UNIT: usize = UNIT;
     const SUB: usize = SUB;
     const HAS_MIN: bool = false;

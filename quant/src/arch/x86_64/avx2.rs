@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::Avx2;
+use super::lanes::{Avx2, EVEX, MADD};
 use crate::simd::{Rows, Simd};
 
 /// The words at `offset` of rows `first..first + 4`.
@@ -43,13 +43,25 @@ const fn run(signed: bool, top: i32) -> usize {
     if signed { 1 } else { (i16::MAX as i32 / (2 * 127 * top)) as usize }
 }
 
+/// `vpdpbusd`, encoded as the CPU has it.
+#[inline(always)]
+unsafe fn dpbusd<const DOT: u8>(acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+    unsafe {
+        if DOT == EVEX {
+            _mm256_dpbusd_epi32(acc, w, a)
+        } else {
+            _mm256_dpbusd_avx_epi32(acc, w, a)
+        }
+    }
+}
+
 // SAFETY: the methods use what the type's documentation names.
-unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
+unsafe impl<const DOT: u8> Simd for Avx2<DOT> {
     type I = __m256i;
     type F = __m256;
 
     const ROWS: usize = 8;
-    const UNSIGNED: bool = VNNI;
+    const UNSIGNED: bool = DOT != MADD;
     const COLUMNS: usize = 4;
 
     #[inline(always)]
@@ -167,7 +179,7 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
     unsafe fn dot(acc: __m256i, w: __m256i, a: i32, signed: bool) -> __m256i {
         unsafe {
             let a = _mm256_set1_epi32(a);
-            if VNNI { _mm256_dpbusd_avx_epi32(acc, w, a) } else { widen(acc, pairs(w, a, signed)) }
+            if DOT != MADD { dpbusd::<DOT>(acc, w, a) } else { widen(acc, pairs(w, a, signed)) }
         }
     }
     #[inline(always)]
@@ -182,8 +194,8 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let mut sums = acc;
             for i in 0..N {
                 let x = _mm256_set1_epi32(a.add(4 * i).cast::<i32>().read_unaligned());
-                if VNNI {
-                    acc = _mm256_dpbusd_avx_epi32(acc, w[i], x);
+                if DOT != MADD {
+                    acc = dpbusd::<DOT>(acc, w[i], x);
                     continue;
                 }
                 // Small codes are added in 16 bits as long as they fit, and widened then.
@@ -211,8 +223,8 @@ unsafe impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 for c in 0..C {
                     let x = a.add(32 * c + 4 * i).cast::<i32>().read_unaligned();
                     let x = _mm256_set1_epi32(x);
-                    if VNNI {
-                        acc[c] = _mm256_dpbusd_avx_epi32(acc[c], w, x);
+                    if DOT != MADD {
+                        acc[c] = dpbusd::<DOT>(acc[c], w, x);
                         continue;
                     }
                     sums[c] = _mm256_add_epi16(sums[c], pairs(w, x, signed));

@@ -9,15 +9,22 @@ use std::arch::x86_64::*;
 
 use crate::lanes::{Lanes, Prefetch};
 
-/// Two 256-bit registers; AVX2, FMA and F16C, and AVX-VNNI if `VNNI`.
+/// Two 256-bit registers; AVX2, FMA and F16C, and what `DOT` needs for dot products.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx2<const VNNI: bool>;
+pub struct Avx2<const DOT: u8>;
+
+/// Dot products by `vpmaddubsw`.
+pub const MADD: u8 = 0;
+/// By `vpdpbusd` of AVX-VNNI.
+pub const VEX: u8 = 1;
+/// By `vpdpbusd` of AVX-512 VL and VNNI.
+pub const EVEX: u8 = 2;
 
 /// One 512-bit register; AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512;
 
-impl<const VNNI: bool> Prefetch for Avx2<VNNI> {
+impl<const DOT: u8> Prefetch for Avx2<DOT> {
     #[inline(always)]
     fn prefetch(p: *const u8) {
         // A part of SSE, which every x86-64 has.
@@ -44,7 +51,7 @@ unsafe fn largest(x: __m256) -> f32 {
 }
 
 // SAFETY: the methods use AVX2, FMA and F16C, which the type's documentation names.
-unsafe impl<const VNNI: bool> Lanes for Avx2<VNNI> {
+unsafe impl<const DOT: u8> Lanes for Avx2<DOT> {
     type V = (__m256, __m256);
 
     const SUMS: usize = 4;

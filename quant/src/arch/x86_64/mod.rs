@@ -9,7 +9,7 @@ use crate::generic::instantiate_gemm;
 use crate::ops::instantiate_ops;
 use crate::table::Level;
 
-use lanes::{Avx2, Avx512};
+use lanes::{Avx2, Avx512, EVEX, MADD, VEX};
 
 /// From slow to fast.
 pub const LEVELS: &[Level] = &[
@@ -27,6 +27,13 @@ pub const LEVELS: &[Level] = &[
         needs: CpuFeatures { avx2: true, avxvnni: true, ..CpuFeatures::NONE },
         install: gemm_avxvnni::install,
     },
+    // The kernels of AVX-VNNI for CPUs that have its instruction in AVX-512's encoding: to be chosen
+    // where wide registers slow the clock down, and to test them where AVX-VNNI is not to be had.
+    Level {
+        name: "avx512vl",
+        needs: CpuFeatures { avx2: true, avx512: true, ..CpuFeatures::NONE },
+        install: gemm_avx512vl::install,
+    },
     Level {
         name: "avx512",
         needs: CpuFeatures { avx2: true, avx512: true, ..CpuFeatures::NONE },
@@ -37,17 +44,22 @@ pub const LEVELS: &[Level] = &[
     },
 ];
 
-instantiate_ops!(ops_avx2, super::Avx2<false>, #[target_feature(enable = "avx2,fma,f16c")]);
+instantiate_ops!(ops_avx2, super::Avx2<{ super::MADD }>, #[target_feature(enable = "avx2,fma,f16c")]);
 instantiate_ops!(
     ops_avx512,
     super::Avx512,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 );
-instantiate_gemm!(gemm_avx2, super::Avx2<false>, #[target_feature(enable = "avx2,fma,f16c")]);
+instantiate_gemm!(gemm_avx2, super::Avx2<{ super::MADD }>, #[target_feature(enable = "avx2,fma,f16c")]);
 instantiate_gemm!(
     gemm_avxvnni,
-    super::Avx2<true>,
+    super::Avx2<{ super::VEX }>,
     #[target_feature(enable = "avxvnni,avx2,fma,f16c")]
+);
+instantiate_gemm!(
+    gemm_avx512vl,
+    super::Avx2<{ super::EVEX }>,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 );
 instantiate_gemm!(
     gemm_avx512,
