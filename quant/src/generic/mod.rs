@@ -210,8 +210,14 @@ macro_rules! instantiate_gemm {
             }
 
             $(#[$attr])*
+            unsafe fn unpack<B: IntBlock>(row: *const u8, u: usize, codes: *mut u8, unit: &mut Unit) {
+                // SAFETY: the caller's promise.
+                unsafe { $crate::generic::source::unpack::<B>(row, u, codes, unit) }
+            }
+
+            $(#[$attr])*
             unsafe fn unpacked<B: IntBlock>(args: &mut GemmArgs<'_>) {
-                args.unpack = Some($crate::generic::source::unpack::<B>);
+                args.unpack = Some(unpack::<B>);
                 // SAFETY: the caller's promise.
                 unsafe {
                     match (B::UNIT, B::SUB) {

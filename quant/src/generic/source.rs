@@ -198,6 +198,7 @@ pub type Unpack = unsafe fn(row: *const u8, u: usize, codes: *mut u8, unit: &mut
 ///
 /// # Safety
 /// As there.
+#[inline(always)]
 pub unsafe fn unpack<B: IntBlock>(row: *const u8, u: usize, codes: *mut u8, unit: &mut Unit) {
     unsafe {
         let units = B::LEN / B::UNIT;
