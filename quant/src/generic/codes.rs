@@ -5,7 +5,7 @@
 
 use std::mem::offset_of;
 
-use super::source::{Cache, Params, Words, each};
+use super::source::{Cache, Packed, Params, Words, each};
 use crate::formats::iq4::VALUES as IQ4;
 use crate::formats::mxfp4::VALUES as FP4;
 use crate::formats::*;
@@ -29,6 +29,18 @@ pub unsafe trait Codes: IntBlock {
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S>;
     /// The scales of the units.
     unsafe fn params<S: Simd>(p: Rows) -> Params<S>;
+    /// The integer scale of sub-block `j`, in units of 256.
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(_: &Packed<S>, _: usize) -> S::I {
+        // SAFETY: the caller's promise.
+        unsafe { S::splat_i(1) }
+    }
+    /// The integer minimum of sub-block `j`, in units of 256 of formats that have them.
+    #[inline(always)]
+    unsafe fn min<S: Simd>(_: &Packed<S>, _: usize) -> S::I {
+        // SAFETY: the caller's promise.
+        unsafe { S::splat_i(0) }
+    }
 }
 
 /// 32 bytes of each row, at `offset` of each.
@@ -162,20 +174,32 @@ macro_rules! six_bit_params {
         unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
             const { assert!(offset_of!($block, d) == 0 && offset_of!($block, scales) == 4) };
             unsafe {
-                let [d, a, b, c] = S::gather_words(p, 0);
-                let mut params = Params::zero();
-                for j in 0..4 {
-                    let at = 8 * j as i32;
-                    params.scale[j] = bits_of::<S>(a, at, 6);
-                    params.min[j] = S::to_f32(bits_of::<S>(b, at, 6));
-                    let (low, high) = (bits_of::<S>(c, at, 4), bits_of::<S>(a, at + 6, 2));
-                    params.scale[4 + j] = six_bits::<S>(low, high, 0);
-                    let (low, high) = (bits_of::<S>(c, at + 4, 4), bits_of::<S>(b, at + 6, 2));
-                    params.min[4 + j] = S::to_f32(six_bits::<S>(low, high, 0));
+                let packed = S::gather_words(p, 0);
+                let d = S::low_f16(packed[0]);
+                let dmin = minus::<S>(S::low_f16(S::shr_i(packed[0], 16)));
+                Params { packed, d, dmin }
+            }
+        }
+        #[inline(always)]
+        unsafe fn scale<S: Simd>([_, a, _, c]: &Packed<S>, j: usize) -> S::I {
+            unsafe {
+                let at = 8 * (j % 4) as i32;
+                if j < 4 {
+                    bits_of::<S>(*a, at, 6)
+                } else {
+                    six_bits::<S>(bits_of::<S>(*c, at, 4), bits_of::<S>(*a, at + 6, 2), 0)
                 }
-                params.d = S::low_f16(d);
-                params.dmin = minus::<S>(S::low_f16(S::shr_i(d, 16)));
-                params
+            }
+        }
+        #[inline(always)]
+        unsafe fn min<S: Simd>([_, _, b, c]: &Packed<S>, j: usize) -> S::I {
+            unsafe {
+                let at = 8 * (j % 4) as i32;
+                if j < 4 {
+                    bits_of::<S>(*b, at, 6)
+                } else {
+                    six_bits::<S>(bits_of::<S>(*c, at + 4, 4), bits_of::<S>(*b, at + 6, 2), 0)
+                }
             }
         }
     };
@@ -277,20 +301,21 @@ unsafe impl Codes for BlockQ2K {
     #[inline(always)]
     unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
         unsafe {
-            let words = S::gather_words(p, offset_of!(Self, scales));
-            let mut params = Params::zero();
-            for j in 0..16 {
-                let at = 8 * (j % 4) as i32;
-                params.scale[j] = bits_of::<S>(words[j / 4], at, 4);
-                params.min[j] = S::to_f32(bits_of::<S>(words[j / 4], at + 4, 4));
-            }
+            let packed = S::gather_words(p, offset_of!(Self, scales));
             // The block ends with both.
             const { assert!(offset_of!(Self, d) + 4 == size_of::<Self>()) };
             let last = S::gather_word(p, size_of::<Self>() - 4);
-            params.d = S::low_f16(last);
-            params.dmin = minus::<S>(S::low_f16(S::shr_i(last, 16)));
-            params
+            let dmin = minus::<S>(S::low_f16(S::shr_i(last, 16)));
+            Params { packed, d: S::low_f16(last), dmin }
         }
+    }
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(packed: &Packed<S>, j: usize) -> S::I {
+        unsafe { bits_of::<S>(packed[j / 4], 8 * (j % 4) as i32, 4) }
+    }
+    #[inline(always)]
+    unsafe fn min<S: Simd>(packed: &Packed<S>, j: usize) -> S::I {
+        unsafe { bits_of::<S>(packed[j / 4], 8 * (j % 4) as i32 + 4, 4) }
     }
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S> {
@@ -313,17 +338,16 @@ unsafe impl Codes for BlockQ3K {
             // The block ends with the scales and `d`: two bytes before them make it four words.
             let words = S::gather_words(p, offset_of!(Self, scales) - 2);
             let join = |i: usize| S::or_i(S::shr_i(words[i], 16), S::shl_i(words[i + 1], 16));
-            let low = [join(0), join(1)];
-            let high = join(2);
-            let mut params = Params::zero();
-            for j in 0..16 {
-                let (byte, half) = (8 * (j % 4) as i32, 4 * (j / 8) as i32);
-                let low = bits_of::<S>(low[j % 8 / 4], byte + half, 4);
-                let high = bits_of::<S>(high, byte + 2 * (j / 4) as i32, 2);
-                params.scale[j] = six_bits::<S>(low, high, 32);
-            }
-            params.d = S::low_f16(S::shr_i(words[3], 16));
-            params
+            let packed = [join(0), join(1), join(2), words[3]];
+            Params { packed, d: S::low_f16(S::shr_i(words[3], 16)), ..Params::zero() }
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(packed: &Packed<S>, j: usize) -> S::I {
+        unsafe {
+            let (byte, half) = (8 * (j % 4) as i32, 4 * (j / 8) as i32);
+            let low = bits_of::<S>(packed[j % 8 / 4], byte + half, 4);
+            six_bits::<S>(low, bits_of::<S>(packed[2], byte + 2 * (j / 4) as i32, 2), 32)
         }
     }
     #[inline(always)]
@@ -382,14 +406,14 @@ unsafe impl Codes for BlockQ6K {
     #[inline(always)]
     unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
         unsafe {
-            let words = S::gather_words(p, offset_of!(Self, scales));
-            let mut params = Params::zero();
-            for j in 0..16 {
-                params.scale[j] = S::top_byte(S::shl_i(words[j / 4], 24 - 8 * (j % 4) as i32));
-            }
-            params.d = f16_at::<S>(p, offset_of!(Self, d), size_of::<Self>());
-            params
+            let packed = S::gather_words(p, offset_of!(Self, scales));
+            let d = f16_at::<S>(p, offset_of!(Self, d), size_of::<Self>());
+            Params { packed, d, ..Params::zero() }
         }
+    }
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(packed: &Packed<S>, j: usize) -> S::I {
+        unsafe { S::top_byte(S::shl_i(packed[j / 4], 24 - 8 * (j % 4) as i32)) }
     }
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S> {
@@ -416,15 +440,15 @@ unsafe impl Codes for BlockIQ4XS {
         unsafe {
             const { assert!(offset_of!(Self, d) == 0 && offset_of!(Self, scales_l) == 4) };
             // `d` and the high bits of the scales, then their low bits.
-            let [first, low, ..] = S::gather_words(p, 0);
-            let mut params = Params::zero();
-            for j in 0..8 {
-                let low = bits_of::<S>(low, 4 * j as i32, 4);
-                let high = bits_of::<S>(first, 16 + 2 * j as i32, 2);
-                params.scale[j] = six_bits::<S>(low, high, 32);
-            }
-            params.d = S::low_f16(first);
-            params
+            let packed = S::gather_words(p, 0);
+            Params { packed, d: S::low_f16(packed[0]), ..Params::zero() }
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale<S: Simd>([first, low, ..]: &Packed<S>, j: usize) -> S::I {
+        unsafe {
+            let low = bits_of::<S>(*low, 4 * j as i32, 4);
+            six_bits::<S>(low, bits_of::<S>(*first, 16 + 2 * j as i32, 2), 32)
         }
     }
     #[inline(always)]

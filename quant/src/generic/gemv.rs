@@ -3,7 +3,7 @@
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
 use super::Tile;
-use super::source::{Cache, Params, Source, codes, flipped, less_zero};
+use super::source::{Cache, Packed, Params, Source, codes, flipped, less_zero};
 use crate::act::ActLayout;
 use crate::simd::{Rows, Simd};
 use crate::table::GemmArgs;
@@ -100,7 +100,7 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
             for c in 0..C {
                 acc[c] = S::fma(params.d, inner[c], acc[c]);
                 if T::HAS_MIN {
-                    let min = min::<S, T>(&params.min, x[c], layout, u);
+                    let min = min::<S, T>(&params.packed, x[c], layout, u);
                     acc[c] = S::fma(params.dmin, min, acc[c]);
                 }
             }
@@ -131,7 +131,8 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
             let words = codes::<S, T, J>(self.p, self.stage, cache);
             let signed = T::SIGNED && !flipped::<S, T>();
             let at = self.u / T::SPLIT * (T::UNIT / 32) + J;
-            let (layout, scale) = (self.layout, &self.params.scale);
+            let layout = self.layout;
+            let scale = |j: usize| T::scale::<S>(&self.params.packed, self.stage, j);
             for c in 0..C {
                 let x = self.x[c];
                 let q = x.add(32 * at);
@@ -140,13 +141,13 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
                     let sum = x.add(layout.sum16 + 8 * at);
                     let first = S::dots(&[w0, w1, w2, w3], q, signed, T::TOP);
                     let last = S::dots(&[w4, w5, w6, w7], q.add(16), signed, T::TOP);
-                    let first = S::mul_i(less_zero::<S, T>(first, sum), scale[2 * J]);
-                    let last = S::mul_i(less_zero::<S, T>(last, sum.add(4)), scale[2 * J + 1]);
+                    let first = S::mul_i(less_zero::<S, T>(first, sum), scale(2 * J));
+                    let last = S::mul_i(less_zero::<S, T>(last, sum.add(4)), scale(2 * J + 1));
                     S::add_i(first, last)
                 } else {
                     let sum = S::dots(&words, q, signed, T::TOP);
                     let sum = less_zero::<S, T>(sum, x.add(layout.sum32 + 4 * at));
-                    if T::SCALED { S::mul_i(sum, scale[J]) } else { sum }
+                    if T::SCALED { S::mul_i(sum, scale(J)) } else { sum }
                 };
                 let d = S::splat(x.add(layout.d + 4 * at).cast::<f32>().read());
                 self.inner[c] = S::fma(d, S::to_f32(isum), self.inner[c]);
@@ -158,7 +159,7 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
 /// The minimums of unit `u`.
 #[inline(always)]
 unsafe fn min<S: Simd, T: Source>(
-    mins: &[S::F; 16],
+    packed: &Packed<S>,
     x: *const u8,
     layout: &ActLayout,
     u: usize,
@@ -171,7 +172,7 @@ unsafe fn min<S: Simd, T: Source>(
         }
         let mut min = S::splat(0.0);
         for j in 0..T::SUBS {
-            min = S::fma(mins[j], S::splat(*total.add(j)), min);
+            min = S::fma(T::min::<S>(packed, j), S::splat(*total.add(j)), min);
         }
         min
     }

@@ -89,9 +89,15 @@ unsafe fn unpack<S: Simd, T: Source>(
         let params = T::open::<S>(p, u, stage, how);
         if T::SCALED {
             for j in 0..T::SUBS {
-                S::store_i(panel.add(l.scales + 4 * S::ROWS * j).cast(), params.scale[j]);
+                S::store_i(
+                    panel.add(l.scales + 4 * S::ROWS * j).cast(),
+                    T::scale::<S>(&params.packed, stage, j),
+                );
                 if T::HAS_MIN {
-                    S::store(panel.add(l.mins + 4 * S::ROWS * j).cast(), params.min[j]);
+                    S::store(
+                        panel.add(l.mins + 4 * S::ROWS * j).cast(),
+                        T::min::<S>(&params.packed, j),
+                    );
                 }
             }
         }

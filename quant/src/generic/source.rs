@@ -9,8 +9,9 @@ use super::codes::{Codes, load_32};
 use crate::formats::{IntBlock, Unit};
 use crate::simd::{MAX_ROWS, Rows, Simd, WORDS};
 
-/// Bytes of the memory that [`Source::open`] may use.
-pub const STAGE: usize = MAX_ROWS * 256;
+/// Bytes of the memory that [`Source::open`] may use: codes, then scales.
+pub const STAGE: usize = STAGE_SCALES + 4 * MAX_ROWS * 16;
+const STAGE_SCALES: usize = MAX_ROWS * 256;
 
 /// 32 codes of each row: word `i` has codes `4 i .. 4 i + 4` of each.
 pub type Words<S> = [<S as Simd>::I; WORDS];
@@ -25,12 +26,14 @@ pub(super) fn each<S: Simd>(mut words: Words<S>, f: impl Fn(usize, S::I) -> S::I
     words
 }
 
+/// The words in which the integer scales and minimums of a unit of 256 are packed. They are unpacked
+/// where they are used: all of them at once are more than there are registers.
+pub type Packed<S> = [<S as Simd>::I; 4];
+
 /// The scales of a unit, a lane for each row.
 pub struct Params<S: Simd> {
-    /// Integer scales, of each [`SUB`](IntBlock::SUB) weights; none in units of 32.
-    pub scale: [S::I; 16],
-    /// Integer minimums, likewise, as floats.
-    pub min: [S::F; 16],
+    /// Of the sub-blocks.
+    pub packed: Packed<S>,
     /// Scale of the unit.
     pub d: S::F,
     /// Scale of its minimums, with its sign.
@@ -46,7 +49,7 @@ impl<S: Simd> Params<S> {
     pub unsafe fn zero() -> Self {
         unsafe {
             let zero = S::splat(0.0);
-            Params { scale: [S::splat_i(0); 16], min: [zero; 16], d: zero, dmin: zero }
+            Params { packed: [S::splat_i(0); 4], d: zero, dmin: zero }
         }
     }
 }
@@ -97,6 +100,10 @@ pub unsafe trait Source {
     /// Reads the scales of unit `u` of each row.
     unsafe fn open<S: Simd>(p: Rows, u: usize, stage: *mut u8, unpack: Option<Unpack>)
     -> Params<S>;
+    /// The integer scale of sub-block `j`, after [`open`](Self::open).
+    unsafe fn scale<S: Simd>(packed: &Packed<S>, stage: *const u8, j: usize) -> S::I;
+    /// The integer minimum of sub-block `j`, likewise, as a float.
+    unsafe fn min<S: Simd>(packed: &Packed<S>, j: usize) -> S::F;
     /// Codes `32 J .. 32 J + 32`, after [`open`](Self::open) and those before them.
     unsafe fn codes<S: Simd, const J: usize>(
         p: Rows,
@@ -174,6 +181,16 @@ unsafe impl<B: Codes> Source for Direct<B> {
     }
 
     #[inline(always)]
+    unsafe fn scale<S: Simd>(packed: &Packed<S>, _: *const u8, j: usize) -> S::I {
+        unsafe { B::scale::<S>(packed, j) }
+    }
+
+    #[inline(always)]
+    unsafe fn min<S: Simd>(packed: &Packed<S>, j: usize) -> S::F {
+        unsafe { S::to_f32(B::min::<S>(packed, j)) }
+    }
+
+    #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(
         p: Rows,
         _: *const u8,
@@ -241,25 +258,30 @@ unsafe impl<const UNIT: usize, const SUB: usize, const SPLIT: usize> Source
             let mut params = Params::<S>::zero();
             let Some(unpack) = unpack else { return params };
             let mut unit = Unit::default();
-            let mut scale = [[0i32; MAX_ROWS]; 16];
             let mut d = [0f32; MAX_ROWS];
             for r in 0..S::ROWS {
                 unpack(p.row(r), u, stage.add(r * UNIT), &mut unit);
                 if Self::SCALED {
                     for j in 0..Self::SUBS {
-                        scale[j][r] = i32::from(unit.scale[j * SUB / 16]);
+                        let to = stage.add(STAGE_SCALES + 4 * (MAX_ROWS * j + r));
+                        to.cast::<i32>().write(i32::from(unit.scale[j * SUB / 16]));
                     }
                 }
                 d[r] = unit.d;
             }
-            if Self::SCALED {
-                for j in 0..Self::SUBS {
-                    params.scale[j] = S::load_i(scale[j].as_ptr());
-                }
-            }
             params.d = S::load(d.as_ptr());
             params
         }
+    }
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(_: &Packed<S>, stage: *const u8, j: usize) -> S::I {
+        unsafe { S::load_i(stage.add(STAGE_SCALES + 4 * MAX_ROWS * j).cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn min<S: Simd>(_: &Packed<S>, _: usize) -> S::F {
+        unsafe { S::splat(0.0) }
     }
 
     #[inline(always)]
