@@ -13,7 +13,7 @@
 //! the group, then the next 32 of each; and so for each scale and sum. A panel kernel then reads what
 //! it needs at one address, one item after the other.
 
-use crate::par::Team;
+use crate::par::{SendPtr, Team};
 use crate::table::KernelTable;
 use crate::types::Act;
 
@@ -131,10 +131,45 @@ impl Activations {
     /// # Panics
     /// If `x` is not whole rows, `k` not whole blocks, or the memory too small.
     pub fn quantize(&mut self, team: &mut Team<'_>, table: &KernelTable, k: usize, x: &[f32]) {
+        let n = rows(x, k);
+        self.fill(team, table, k, n, |t| &x[t * k..(t + 1) * k]);
+    }
+
+    /// [`quantize`](Self::quantize) of rows that `make(row, values)` finishes first, on the thread that
+    /// quantizes them, while they are in its cache.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn make_and_quantize(
+        &mut self,
+        team: &mut Team<'_>,
+        table: &KernelTable,
+        k: usize,
+        x: &mut [f32],
+        make: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let n = rows(x, k);
+        let x = SendPtr(x.as_mut_ptr());
+        self.fill(team, table, k, n, |t| {
+            // SAFETY: `fill` asks once for each row below `n`, so that rows are within `x`, which is
+            // borrowed mutably for the whole call, and nothing else has them.
+            let row = unsafe { std::slice::from_raw_parts_mut(x.get().add(t * k), k) };
+            make(t, row);
+            row
+        });
+    }
+
+    /// Quantizes rows `0..n`, each of which `row` gives once.
+    fn fill<'x>(
+        &mut self,
+        team: &mut Team<'_>,
+        table: &KernelTable,
+        k: usize,
+        n: usize,
+        row: impl Fn(usize) -> &'x [f32] + Sync,
+    ) {
         let act = self.layout.act;
-        assert!(k > 0 && x.len().is_multiple_of(k), "activations are whole rows");
         assert!(act != Act::Q8 || k.is_multiple_of(32));
-        let n = x.len() / k;
         let layout = ActLayout::new(act, k, n);
         self.layout = layout;
         self.n = n;
@@ -144,7 +179,9 @@ impl Activations {
         let one = |i: usize, group: &mut [Line]| {
             let group = bytemuck::cast_slice_mut(group);
             let first = i * layout.group;
-            for (c, x) in x[first * k..].chunks_exact(k).take(layout.group).enumerate() {
+            for (c, t) in (first..n.min(first + layout.group)).enumerate() {
+                let x = row(t);
+                assert_eq!(x.len(), k);
                 // SAFETY: the group is `stride` bytes of the layout, aligned to 64, and the kernel
                 // was installed because the CPU has what it needs.
                 unsafe { quantize(&layout, x, group, c) }
@@ -165,4 +202,10 @@ impl Activations {
             });
         }
     }
+}
+
+/// How many rows of `k` values there are.
+fn rows(x: &[f32], k: usize) -> usize {
+    assert!(k > 0 && x.len().is_multiple_of(k), "activations are whole rows");
+    x.len() / k
 }

@@ -94,10 +94,9 @@ impl Pass<'_, '_> {
         let ws = &mut *self.ws;
         let input = &mut ws.input[..rows * e];
         let x = &ws.x[first * e..(first + rows) * e];
-        self.team.for_rows(input, e, |t, row| {
+        ws.inputs.prepare(self.team, self.table, &[&weights.output], input, |t, row| {
             ops.rms_norm(&x[t * e..(t + 1) * e], &weights.output_norm, h.eps, row);
         });
-        ws.inputs.prepare(self.team, self.table, &[&weights.output], input);
         products(self.team, self.table, &ws.inputs, [&weights.output], [&mut *logits], &[]);
         if h.logit_softcap > 0.0 {
             self.team.for_rows(logits, h.n_vocab, |_, row| ops.softcap(row, h.logit_softcap));
@@ -140,11 +139,10 @@ impl Pass<'_, '_> {
 
         let input = &mut ws.input[..n * e];
         let x = &ws.x;
-        team.for_rows(input, e, |t, row| {
+        let weights = [&layer.q, &layer.k, &layer.v];
+        ws.inputs.prepare(team, table, &weights, input, |t, row| {
             ops.rms_norm(&x[t * e..(t + 1) * e], &layer.attn_norm, h.eps, row);
         });
-        let weights = [&layer.q, &layer.k, &layer.v];
-        ws.inputs.prepare(team, table, &weights, input);
         products(
             team,
             table,
@@ -190,7 +188,7 @@ impl Pass<'_, '_> {
         }
 
         let part = &mut ws.part[..rows * e];
-        ws.inputs.prepare(team, table, &[&layer.attn_output], out);
+        ws.inputs.prepare(team, table, &[&layer.attn_output], out, |_, _| ());
         let next = [&layer.gate, &layer.up];
         products(team, table, &ws.inputs, [&layer.attn_output], [&mut *part], &next);
         let x = &mut ws.x[..rows * e];
@@ -207,22 +205,23 @@ impl Pass<'_, '_> {
         let (e, f) = (h.n_embd, h.n_ff);
         let input = &mut ws.input[..n * e];
         let x = &ws.x;
-        team.for_rows(input, e, |t, row| {
+        let weights = [&layer.gate, &layer.up];
+        ws.inputs.prepare(team, table, &weights, input, |t, row| {
             ops.rms_norm(&x[t * e..(t + 1) * e], &layer.ffn_norm, h.eps, row);
         });
-        let weights = [&layer.gate, &layer.up];
-        ws.inputs.prepare(team, table, &weights, input);
         let (gate, up) = (&mut ws.gate[..n * f], &mut ws.up[..n * f]);
         products(team, table, &ws.inputs, weights, [&mut *gate, &mut *up], &[&layer.down]);
-        for (values, bias) in [(&mut *gate, &layer.gate_bias), (&mut *up, &layer.up_bias)] {
-            if let Some(bias) = bias {
-                team.for_rows(values, f, |_, row| ops.add(row, bias));
-            }
+        if let Some(bias) = &layer.up_bias {
+            team.for_rows(up, f, |_, row| ops.add(row, bias));
         }
         let up = &*up;
-        team.for_rows(gate, f, |t, row| ops.gate(h.activation, row, &up[t * f..(t + 1) * f]));
         let part = &mut ws.part[..n * e];
-        ws.inputs.prepare(team, table, &[&layer.down], gate);
+        ws.inputs.prepare(team, table, &[&layer.down], gate, |t, row| {
+            if let Some(bias) = &layer.gate_bias {
+                ops.add(row, bias);
+            }
+            ops.gate(h.activation, row, &up[t * f..(t + 1) * f]);
+        });
         products(team, table, &ws.inputs, [&layer.down], [&mut *part], next);
         let x = &mut ws.x[..n * e];
         let bias = layer.down_bias.as_deref();

@@ -23,17 +23,25 @@ fn index(act: Act) -> usize {
 
 impl Inputs {
     /// Quantizes `x`, rows of the weights' columns, in each way that one of `weights` needs.
+    /// `make(row, values)` finishes each row before.
     pub fn prepare(
         &mut self,
         team: &mut Team<'_>,
         table: &KernelTable,
         weights: &[&Weight],
-        x: &[f32],
+        x: &mut [f32],
+        make: impl Fn(usize, &mut [f32]) + Sync,
     ) {
+        let mut made = false;
         for (i, slot) in self.0.iter_mut().enumerate() {
             let needed = weights.iter().find(|w| index(w.act()) == i);
             if let (Some(weight), Some(slot)) = (needed, slot) {
-                slot.quantize(team, table, weight.cols(), x);
+                if made {
+                    slot.quantize(team, table, weight.cols(), x);
+                } else {
+                    slot.make_and_quantize(team, table, weight.cols(), x, &make);
+                    made = true;
+                }
             }
         }
     }
