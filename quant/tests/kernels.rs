@@ -48,6 +48,13 @@ fn tables() -> Vec<KernelTable> {
     names.into_iter().map(|name| KernelTable::for_level(name).unwrap()).collect()
 }
 
+/// A level that is not found is a level that nothing here compares.
+#[test]
+fn the_best_level_is_the_one_that_the_machine_is_known_to_have() {
+    let Ok(best) = std::env::var("SISKIN_TEST_LEVEL") else { return };
+    assert_eq!(KernelTable::level_names().pop(), Some(best.as_str()));
+}
+
 fn weight_types() -> impl Iterator<Item = GgmlType> {
     GgmlType::ALL.iter().copied().filter(|t| t.info().act != Act::None)
 }

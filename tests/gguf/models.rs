@@ -8,7 +8,7 @@ use siskin::{
 };
 
 use crate::alloc::most_held;
-use crate::folder::models;
+use crate::folder::{RealModel, models};
 use crate::mutation::{Rng, mutants, use_all};
 
 const N_EMBD: u64 = 256;
@@ -170,7 +170,7 @@ fn ten_thousand_mutations_of_whole_models_answer_or_are_refused() {
 
 #[test]
 fn mutations_of_real_vocabularies_make_a_tokenizer_or_are_refused() {
-    for (i, path) in models().iter().enumerate() {
+    for (i, RealModel { path, .. }) in models().iter().enumerate() {
         let file = GgufFile::open(path).unwrap_or_else(|e| panic!("{e}"));
         let mut keys = Builder::with_format(file.version(), file.byte_order()).expect("2 or 3");
         keys.copy(file.metadata(), |_| true).expect("a good file");

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use siskin::gguf::{Builder, ByteOrder, GgufFile, Value};
 
 use crate::alloc::most_held;
-use crate::folder::models;
+use crate::folder::{RealModel, models};
 use crate::sample::realistic;
 
 /// SplitMix64: the same numbers on every machine.
@@ -358,8 +358,8 @@ fn cut(file: &GgufFile) -> siskin::Result<Vec<u8>> {
 #[test]
 fn ten_thousand_mutations_of_a_real_model_are_read_or_refused() {
     // The smallest; the others' headers are alike and larger.
-    let smallest = models().into_iter().min_by_key(|p| p.metadata().map_or(u64::MAX, |m| m.len()));
-    let Some(path) = smallest else { return };
+    let bytes = |m: &RealModel| m.path.metadata().map_or(u64::MAX, |m| m.len());
+    let Some(RealModel { path, .. }) = models().into_iter().min_by_key(bytes) else { return };
     let file = GgufFile::open(&path).unwrap_or_else(|e| panic!("{e}"));
     let good = cut(&file).expect("a good file");
     let run = |seed| run("model", &good, 5000, seed);

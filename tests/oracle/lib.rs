@@ -1,8 +1,11 @@
 //! Differential tests: what Siskin reads of a GGUF file against what gguf-rs 0.1.8 reads.
 //!
-//! `cargo test --manifest-path tests/oracle/Cargo.toml` runs them; the GGUF files of
-//! the folder that `SISKIN_TEST_MODELS` names are read as well. Where the two are known to differ is listed in the tests.
+//! `cargo test --manifest-path tests/oracle/Cargo.toml` runs them; the real models at hand are read
+//! as well. Where the two are known to differ is listed in the tests.
 #![cfg(test)]
+
+#[path = "../gguf/folder.rs"]
+mod folder;
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -147,10 +150,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 /// Those of the repository, and the real models at hand.
 fn fixtures() -> Vec<PathBuf> {
     let mut all = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/archs"));
-    match std::env::var_os("SISKIN_TEST_MODELS") {
-        Some(folder) => all.extend(files(Path::new(&folder))),
-        None => eprintln!("SKIPPED: real models: SISKIN_TEST_MODELS names no folder of them"),
-    }
+    all.extend(folder::models().into_iter().map(|model| model.path));
     all
 }
 

@@ -2,6 +2,8 @@
 
 mod fixture;
 mod hostile;
+#[path = "../llama_cpp/mod.rs"]
+mod llama_cpp;
 mod round_trip;
 mod rules;
 mod vocabs;

@@ -1,10 +1,10 @@
-"""Fetches llama.cpp's sample vocabularies: python fetch.py FOLDER
+"""Fetches llama.cpp's sample vocabularies and chat templates: python fetch.py FOLDER
 
 They are in the source of llama-cpp-python, which pip downloads from wherever the user's pip gets
-its packages. FOLDER then holds llama.cpp's models/*.gguf with their .inp and .out files; it is
-put in place when it is whole. Only pip is needed: to download a source, pip asks the package's
-build system for its name and version, and that of this one is stood in for below, so that
-nothing has to be installed or built.
+its packages. FOLDER then holds llama.cpp's models/*.gguf with their .inp and .out files, and
+models/templates; it is put in place when it is whole. Only pip is needed: to download a source,
+pip asks the package's build system for its name and version, and that of this one is stood in
+for below, so that nothing has to be installed or built.
 """
 
 import os
@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 
 PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
+
+WANTED = r".*/llama\.cpp/models/([\w.-]+\.gguf(?:\.inp|\.out)?|templates/[\w.-]+\.jinja)"
 
 BACKEND = f'''
 from pathlib import Path
@@ -52,14 +54,14 @@ def main():
         )
         (archive,) = (scratch / "download").glob("*.tar.gz")
         whole = scratch / "whole"
-        whole.mkdir()
+        (whole / "templates").mkdir(parents=True)
         with tarfile.open(archive) as source:
             for member in source:
-                name = re.fullmatch(r".*/llama\.cpp/models/([\w.-]+\.gguf(\.inp|\.out)?)", member.name)
+                name = re.fullmatch(WANTED, member.name)
                 if name and member.isfile():
                     (whole / name[1]).write_bytes(source.extractfile(member).read())
-        if not any(whole.glob("*.gguf.inp")):
-            sys.exit("the archive holds no vocabularies")
+        if not any(whole.glob("*.gguf.inp")) or not any(whole.glob("templates/*.jinja")):
+            sys.exit("the archive holds no vocabularies or no templates")
         try:
             whole.rename(target)
         except OSError:
