@@ -2,10 +2,12 @@
 
 mod args;
 mod bench;
+mod bench_record;
 mod catalog;
 mod chat;
 mod complete;
 mod download;
+mod ftype;
 mod hub;
 mod inspect;
 mod logits;
