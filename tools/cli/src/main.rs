@@ -5,6 +5,7 @@ mod bench;
 mod bench_record;
 mod catalog;
 mod chat;
+mod check;
 mod complete;
 mod download;
 mod ftype;
