@@ -1,16 +1,15 @@
 //! Arguments that several subcommands share, and what they resolve to.
 
-use std::io::Read;
-use std::path::PathBuf;
+use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
 use siskin::gguf::GgufFile;
-use siskin::sampler::SamplerParams;
+use siskin::sampler::{SamplerParams, Stage};
 use siskin::tokenizer::TokenizerOptions;
 use siskin::{Engine, EngineOptions, KvType, Session, SessionOptions};
 
-use crate::store;
+use crate::{output, store};
 
 /// Which model, and on what.
 #[derive(Args)]
@@ -56,7 +55,8 @@ impl ModelArgs {
             level: self.cpu.clone(),
             tokenizer: self.tokenizer(),
         };
-        Ok(Engine::from_file(file, &options)?)
+        let path = file.path().to_path_buf();
+        Engine::from_file(file, &options).map_err(|error| load_error(&path, error))
     }
 
     /// How to read the tokenizer.
@@ -65,24 +65,33 @@ impl ModelArgs {
     }
 }
 
+/// An error of loading, with what the library cannot know: a tokenizer's file, and the option by
+/// which an unknown pre-tokenizer is replaced.
+pub fn load_error(path: &Path, error: siskin::Error) -> anyhow::Error {
+    let siskin::Error::Tokenizer(reason) = &error else { return error.into() };
+    let is_pre = ["tokenizer.ggml.pre:", "pre-tokenizer:"].iter().any(|k| reason.starts_with(k));
+    let advice = if is_pre { "\n--pre NAME is that option" } else { "" };
+    anyhow!("{}: {error}{advice}", path.display())
+}
+
 /// The shape of a session.
 #[derive(Args)]
 #[command(next_help_heading = "Session")]
 pub struct SessionArgs {
     /// Positions of the context; 0: as many as the model was trained for [default: up to 8192].
-    #[arg(short, long)]
+    #[arg(short, long, visible_alias = "ctx-size")]
     pub ctx: Option<usize>,
     /// Tokens of a prompt that are computed together.
-    #[arg(long, default_value_t = 512)]
+    #[arg(short, long, visible_alias = "batch-size", default_value_t = 512)]
     pub batch: usize,
     /// How keys and values are stored: f32, f16, q8_0 or q4_0.
     #[arg(long, default_value = "f16", value_parser = parse_kv)]
     pub cache_type: KvType,
     /// How keys are stored, if not as --cache-type says.
-    #[arg(long, value_parser = parse_kv)]
+    #[arg(long, visible_alias = "ctk", value_parser = parse_kv)]
     pub cache_type_k: Option<KvType>,
     /// How values are stored, if not as --cache-type says.
-    #[arg(long, value_parser = parse_kv)]
+    #[arg(long, visible_alias = "ctv", value_parser = parse_kv)]
     pub cache_type_v: Option<KvType>,
 }
 
@@ -97,43 +106,24 @@ impl SessionArgs {
         }
     }
 
-    /// A session of these options.
+    /// A session of these options. Says so if memory was too short for the usual context.
     pub fn session(&self, engine: &Engine) -> anyhow::Result<Session> {
-        Ok(Session::new(engine, &self.options(engine.hparams().n_ctx_train))?)
-    }
-}
-
-/// A prompt from the command line, a file or standard input.
-#[derive(Args)]
-pub struct PromptArgs {
-    /// The prompt; `-` reads it from standard input, as no prompt does where that is no terminal.
-    pub prompt: Option<String>,
-    /// Read the prompt from a file.
-    #[arg(short, long, conflicts_with = "prompt")]
-    pub file: Option<PathBuf>,
-}
-
-impl PromptArgs {
-    /// The text.
-    pub fn text(&self) -> anyhow::Result<String> {
-        use std::io::IsTerminal;
-        match (&self.prompt, &self.file) {
-            (_, Some(path)) => read_text(path),
-            (Some(text), None) if text != "-" => Ok(text.clone()),
-            (None, None) if std::io::stdin().is_terminal() => {
-                bail!("no prompt: give one as an argument, with -f FILE or on standard input")
-            }
-            _ => {
-                let mut bytes = Vec::new();
-                std::io::stdin().read_to_end(&mut bytes).context("standard input")?;
-                String::from_utf8(bytes).context("standard input is not UTF-8")
-            }
+        let h = engine.hparams();
+        let options = self.options(h.n_ctx_train);
+        let session = Session::new(engine, &options)?;
+        let (n_ctx, wanted) = (session.shape().n_ctx, options.shape(h)?.n_ctx);
+        if n_ctx < wanted {
+            output::note(&format!(
+                "the context has {n_ctx} positions, not {wanted}: more do not fit into the memory \
+                 that is free, or that --mem allows"
+            ));
         }
+        Ok(session)
     }
 }
 
 /// Reads a file of text.
-pub fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
+pub fn read_text(path: &Path) -> anyhow::Result<String> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8", path.display()))
 }
@@ -143,7 +133,7 @@ pub fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
 #[command(next_help_heading = "Sampling")]
 pub struct SamplerArgs {
     /// Temperature; 0 always takes the most likely token.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, visible_alias = "temperature", default_value_t = 0.8)]
     pub temp: f32,
     /// Keep the K most likely tokens; 0: all.
     #[arg(long, default_value_t = 40)]
@@ -155,10 +145,10 @@ pub struct SamplerArgs {
     #[arg(long, default_value_t = 0.05)]
     pub min_p: f32,
     /// Locally typical sampling; 1: off.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, visible_alias = "typical-p", default_value_t = 1.0)]
     pub typical: f32,
     /// Keep logits at most this many standard deviations below the largest; negative: off.
-    #[arg(long, default_value_t = -1.0, allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "top-nsigma", default_value_t = -1.0, allow_negative_numbers = true)]
     pub top_n_sigma: f32,
     /// How often XTC removes the most likely tokens.
     #[arg(long, default_value_t = 0.0)]
@@ -206,19 +196,29 @@ pub struct SamplerArgs {
     #[arg(long, default_value_t = 0.1)]
     pub mirostat_lr: f32,
     /// Adds BIAS to the logit of a token, for example 15043+1 or 15043-inf.
-    #[arg(long, value_name = "ID±BIAS", value_parser = parse_bias)]
+    #[arg(short, long, value_name = "ID±BIAS", value_parser = parse_bias)]
     pub logit_bias: Vec<(u32, f32)>,
-    /// The same seed gives the same text on every machine [default: a new one each time].
-    #[arg(short, long)]
-    pub seed: Option<u64>,
+    /// The stages to apply, in this order [default:
+    /// penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature].
+    #[arg(long, value_name = "A;B;...", value_parser = parse_order)]
+    pub samplers: Option<Order>,
+    /// The same seed gives the same text on every machine; -1: a new one each time [default: -1].
+    #[arg(short, long, allow_negative_numbers = true, value_parser = parse_seed)]
+    pub seed: Option<Seed>,
 }
+
+/// Stages in order: an option with several values in one argument.
+type Order = Vec<Stage>;
+
+/// A seed, or none for a new one each time.
+type Seed = Option<u64>;
 
 impl SamplerArgs {
     /// The parameters.
     pub fn params(&self) -> SamplerParams {
         let last = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
         SamplerParams {
-            seed: self.seed,
+            seed: self.seed.flatten(),
             temp: self.temp,
             dynatemp_range: self.dynatemp_range,
             dynatemp_exponent: self.dynatemp_exp,
@@ -241,6 +241,7 @@ impl SamplerArgs {
             mirostat_tau: self.mirostat_ent,
             mirostat_eta: self.mirostat_lr,
             logit_bias: self.logit_bias.clone(),
+            order: self.samplers.clone().unwrap_or_else(|| Stage::ALL.to_vec()),
             ..SamplerParams::default()
         }
     }
@@ -255,6 +256,36 @@ fn parse_bias(text: &str) -> Result<(u32, f32), String> {
     let at = text.find(['+', '-']).ok_or_else(usage)?;
     let id = text[..at].parse().map_err(|_| usage())?;
     Ok((id, text[at..].parse().map_err(|_| usage())?))
+}
+
+fn parse_seed(text: &str) -> Result<Seed, String> {
+    match text {
+        "-1" => Ok(None),
+        _ => {
+            text.parse().map(Some).map_err(|_| format!("`{text}` is no number from 0, and not -1"))
+        }
+    }
+}
+
+/// A number of tokens; -1 means no limit, as in llama.cpp.
+pub fn parse_count(text: &str) -> Result<usize, String> {
+    match text {
+        "-1" => Ok(usize::MAX),
+        _ => text.parse().map_err(|_| format!("`{text}` is no number from 0, and not -1")),
+    }
+}
+
+/// llama.cpp's names, and the spellings that it takes for them.
+fn parse_order(text: &str) -> Result<Order, String> {
+    let names = text.split(';').map(str::trim).filter(|name| !name.is_empty());
+    let stages = names.map(|name| match name.to_ascii_lowercase().replace('-', "_").as_str() {
+        "temp" => Ok(Stage::Temperature),
+        "typical" | "typical_p" => Ok(Stage::Typical),
+        "nucleus" => Ok(Stage::TopP),
+        "top_nsigma" => Ok(Stage::TopNSigma),
+        name => name.parse().map_err(|e: siskin::Error| e.to_string()),
+    });
+    stages.collect()
 }
 
 /// Bytes with a unit: `3500M`, `4G`, `1.5GiB`; a unit is a power of 1024.
@@ -291,5 +322,33 @@ mod tests {
         assert_eq!(parse_bias("12+1.5"), Ok((12, 1.5)));
         assert_eq!(parse_bias("7-inf"), Ok((7, f32::NEG_INFINITY)));
         assert!(parse_bias("7").is_err());
+    }
+
+    #[test]
+    fn minus_one_is_no_limit_and_no_seed() {
+        assert_eq!(parse_count("-1"), Ok(usize::MAX));
+        assert_eq!(parse_count("3"), Ok(3));
+        assert!(parse_count("-2").is_err());
+        assert_eq!(parse_seed("-1"), Ok(None));
+        assert_eq!(parse_seed("18446744073709551615"), Ok(Some(u64::MAX)));
+        assert!(parse_seed("x").is_err());
+    }
+
+    #[test]
+    fn an_order_takes_the_spellings_of_llama_cpp() {
+        let want = [Stage::TopK, Stage::Typical, Stage::Temperature];
+        assert_eq!(parse_order("top_k;typ_p;temperature"), Ok(want.to_vec()));
+        assert_eq!(parse_order("top-k; typical ;temp"), Ok(want.to_vec()));
+        assert_eq!(parse_order(""), Ok(Vec::new()));
+        assert!(parse_order("top_k;bottom_k").is_err_and(|e| e.contains("bottom_k")));
+    }
+
+    #[test]
+    fn the_default_order_is_the_one_that_the_help_shows() {
+        let names: Vec<_> = Stage::ALL.iter().map(|s| s.name()).collect();
+        let command = SamplerArgs::augment_args(clap::Command::new("x"));
+        let help = command.get_arguments().find(|a| a.get_id() == "samplers");
+        let help = help.and_then(|a| a.get_help()).map(ToString::to_string).unwrap_or_default();
+        assert!(help.contains(&names.join(";")), "{help}");
     }
 }

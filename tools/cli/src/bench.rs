@@ -1,15 +1,15 @@
 //! `siskin bench`
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::bail;
 use clap::Args;
-use serde::Serialize;
 use siskin::gguf::GgufFile;
 use siskin::{Engine, Session};
 
 use crate::args::{ModelArgs, SessionArgs};
+use crate::bench_record::{Limits, Record, Run};
 use crate::{output, process};
 
 /// Measures how fast a model reads a prompt and generates, here.
@@ -26,7 +26,7 @@ pub struct BenchArgs {
     #[arg(short = 'n', long, default_value_t = 128)]
     n_gen: usize,
     /// Tokens in the context before a test begins.
-    #[arg(short = 'd', long, default_value_t = 0)]
+    #[arg(short = 'd', long, visible_alias = "n-depth", default_value_t = 0)]
     depth: usize,
     /// Runs of each test.
     #[arg(short, long, default_value_t = 5)]
@@ -38,7 +38,8 @@ pub struct BenchArgs {
     /// llama-3b or llama-8b. Takes as much memory as the model.
     #[arg(long, conflicts_with = "model")]
     shape: Option<String>,
-    /// The weight type of --shape: a type such as q8_0, or a mix: q3_k_m, q4_k_m, q5_k_m.
+    /// The weight type of --shape: a type such as q8_0, or a mix: q3_k_m, q4_k_m, q5_k_m. Where
+    /// rows are no whole blocks of it, a type with smaller blocks takes its place, as in llama.cpp.
     #[arg(long = "type", default_value = "q4_k_m", requires = "shape")]
     ty: String,
     /// Write the model of --shape to this file and measure that; with -p 0 -n 0, only write it.
@@ -53,45 +54,6 @@ pub struct BenchArgs {
     session: SessionArgs,
 }
 
-/// One test's result; the first fields are named as in llama-bench.
-#[derive(Serialize)]
-struct Record {
-    model_filename: String,
-    model_type: String,
-    model_size: u64,
-    model_n_params: u64,
-    n_batch: usize,
-    n_threads: usize,
-    type_k: String,
-    type_v: String,
-    n_prompt: usize,
-    n_gen: usize,
-    n_depth: usize,
-    avg_ns: u64,
-    stddev_ns: u64,
-    avg_ts: f64,
-    stddev_ts: f64,
-    samples_ns: Vec<u64>,
-    samples_ts: Vec<f64>,
-    median_ts: f64,
-    time_to_first_token_ms: f64,
-    peak_memory_bytes: Option<u64>,
-    kernel_level: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limits: Option<Limits>,
-    siskin_version: &'static str,
-}
-
-/// What this machine can do, and the share of it that a test reached.
-#[derive(Clone, Serialize)]
-struct Limits {
-    read_bytes_per_s: f64,
-    int8_ops_per_s: Option<f64>,
-    /// Decoding: bytes of weights read a second, by the bandwidth. Reading a prompt: operations a
-    /// second, by the integer peak.
-    share: Option<f64>,
-}
-
 /// Bytes of weights that a token reads, and operations that it takes: every matrix once. Of the
 /// embeddings a token reads one row, unless they are the output matrix too.
 fn work(engine: &Engine) -> (f64, f64) {
@@ -104,23 +66,6 @@ fn work(engine: &Engine) -> (f64, f64) {
     used.fold((0.0, 0.0), |(bytes, ops), t| {
         (bytes + t.n_bytes as f64, ops + 2.0 * t.shape.iter().product::<u64>() as f64)
     })
-}
-
-fn mean(x: &[f64]) -> f64 {
-    x.iter().sum::<f64>() / x.len() as f64
-}
-
-fn stddev(x: &[f64]) -> f64 {
-    let m = mean(x);
-    let squares: f64 = x.iter().map(|x| (x - m) * (x - m)).sum();
-    (squares / (x.len().max(2) - 1) as f64).sqrt()
-}
-
-fn median(x: &[f64]) -> f64 {
-    let mut sorted = x.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len();
-    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
 /// Tokens without meaning: what they are does not matter to the time.
@@ -161,41 +106,20 @@ impl Bench<'_> {
 
     fn test(&mut self, n_prompt: usize, n_gen: usize, first_ms: f64) -> anyhow::Result<Record> {
         self.run(n_prompt, n_gen.min(8))?;
+        let test_time = SystemTime::now();
         let mut samples_ns = Vec::new();
         for _ in 0..self.args.repetitions {
             samples_ns.push(self.run(n_prompt, n_gen)?);
         }
-        let n = (n_prompt + n_gen) as f64;
-        let samples_ts: Vec<f64> = samples_ns.iter().map(|ns| n * 1e9 / *ns as f64).collect();
-        let ns: Vec<f64> = samples_ns.iter().map(|ns| *ns as f64).collect();
-        let file = self.engine.file();
-        let metadata = file.metadata();
-        let shape = self.session.shape();
-        Ok(Record {
-            model_filename: file.path().display().to_string(),
-            model_type: metadata.str("general.name")?.unwrap_or_default().to_string(),
-            model_size: file.file_bytes(),
-            model_n_params: file.tensors().iter().map(|t| t.shape.iter().product::<u64>()).sum(),
-            n_batch: shape.n_batch,
-            n_threads: self.engine.threads(),
-            type_k: format!("{:?}", shape.k_type).to_lowercase(),
-            type_v: format!("{:?}", shape.v_type).to_lowercase(),
+        let run = Run {
+            n_batch: self.args.session.batch,
             n_prompt,
             n_gen,
             n_depth: self.args.depth,
-            avg_ns: mean(&ns) as u64,
-            stddev_ns: stddev(&ns) as u64,
-            avg_ts: mean(&samples_ts),
-            stddev_ts: stddev(&samples_ts),
-            median_ts: median(&samples_ts),
-            samples_ns,
-            samples_ts,
+            test_time,
             time_to_first_token_ms: first_ms,
-            peak_memory_bytes: process::peak_memory(),
-            kernel_level: self.engine.level().to_string(),
-            limits: None,
-            siskin_version: env!("CARGO_PKG_VERSION"),
-        })
+        };
+        Record::new(self.engine, &self.session, run, samples_ns)
     }
 }
 

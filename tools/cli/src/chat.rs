@@ -1,5 +1,6 @@
 //! `siskin chat`
 
+use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -10,15 +11,21 @@ use siskin::chat::{ChatTemplate, Message};
 use siskin::{Engine, Finish, GenerateOptions, Session};
 
 use crate::args::{ModelArgs, SamplerArgs, SessionArgs};
-use crate::run::{Answer, GenerateArgs, answer, encode_chat};
+use crate::run::{Answer, GenerateArgs, answer, encode_chat, template_names};
 use crate::{output, process, store};
 
 /// Holds a conversation.
 ///
 /// Lines are edited as in a shell; a line that ends with \ goes on. Ctrl-C stops the answer,
 /// Ctrl-D leaves. /help shows the commands.
+///
+/// What is typed on a terminal is kept in .chat_history in the folder of the models, for the next
+/// time; --no-history neither reads nor writes it.
 #[derive(Args)]
 pub struct ChatArgs {
+    /// Keep no history of the lines that are typed.
+    #[arg(long)]
+    no_history: bool,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -183,9 +190,17 @@ pub fn main(args: ChatArgs) -> anyhow::Result<()> {
     let engine = args.model.load()?;
     let session = args.session.session(&engine)?;
     let Some(template) = args.generate.template(&engine)? else {
+        let family = match engine.hparams().arch.name {
+            "gemma2" | "gemma3" => " (here perhaps gemma)",
+            "qwen2" | "qwen3" => " (here perhaps chatml)",
+            _ => "",
+        };
         bail!(
-            "the model has no chat template: name one with --chat-template ({})",
-            ChatTemplate::builtin_names().collect::<Vec<_>>().join(", ")
+            "{}: no chat template in the file. A base model has none: `siskin run` goes on with a \
+             text. For one that was trained to chat, name its template with --chat-template \
+             FILE|NAME{family}; built in are{}",
+            engine.file().path().display(),
+            template_names(),
         );
     };
     let options = args.generate.options(&args.sampler);
@@ -195,9 +210,14 @@ pub fn main(args: ChatArgs) -> anyhow::Result<()> {
     let mut editor = DefaultEditor::new()?;
     // After the editor, which takes the signal for itself: Ctrl-C would stop no answer.
     process::handle_interrupts()?;
-    let history = store::root()?.with_file_name("chat_history");
-    // The first time there is none.
-    let _ = editor.load_history(&history);
+    let history = match std::io::stdin().is_terminal() && !args.no_history {
+        true => Some(store::root()?.join(".chat_history")),
+        false => None,
+    };
+    if let Some(history) = &history {
+        // The first time there is none.
+        let _ = editor.load_history(history);
+    }
     output::note("/help shows the commands, Ctrl-D leaves");
     let mut text = String::new();
     loop {
@@ -222,7 +242,7 @@ pub fn main(args: ChatArgs) -> anyhow::Result<()> {
         if line.is_empty() {
             continue;
         }
-        // A history that cannot be kept does not keep anybody from chatting.
+        // What is not kept can still be chatted about.
         let _ = editor.add_history_entry(line);
         let result = if line.starts_with('/') {
             match chat.command(line) {
@@ -240,9 +260,10 @@ pub fn main(args: ChatArgs) -> anyhow::Result<()> {
             output::error(&error)?;
         }
     }
-    if let Some(folder) = history.parent() {
-        let _ = std::fs::create_dir_all(folder);
+    if let Some(history) = &history {
+        // A history that cannot be kept does not keep anybody from chatting.
+        let _ = history.parent().map(std::fs::create_dir_all);
+        let _ = editor.save_history(history);
     }
-    let _ = editor.save_history(&history);
     Ok(())
 }

@@ -2,10 +2,13 @@
 
 mod args;
 mod bench;
+mod bench_record;
 mod catalog;
 mod chat;
+mod check;
 mod complete;
 mod download;
+mod ftype;
 mod hub;
 mod inspect;
 mod logits;
@@ -13,11 +16,13 @@ mod output;
 mod perplexity;
 mod pip;
 mod process;
+mod prompt;
 mod run;
 mod shape;
 mod store;
 mod tokenize;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -39,7 +44,8 @@ use clap::{Parser, Subcommand};
         SISKIN_HOME   where models are kept (default: siskin/models in the user's cache folder)\n  \
         HF_TOKEN      a token for models of the hub that need one\n  \
         HF_ENDPOINT   a mirror of the hub\n  \
-        SISKIN_CPU    forces a kernel level: scalar, wide, avx2, avxvnni, avx512, neon, dotprod\n  \
+        SISKIN_CPU    forces a kernel level: scalar, wide, avx2, avxvnni, avx512, neon,\n  \
+                        dotprod, i8mm\n  \
         NO_COLOR      no colours\n\n\
         Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted."
 )]
@@ -63,8 +69,22 @@ enum Command {
     Completions(complete::CompletionsArgs),
 }
 
+/// The arguments, with llama.cpp's -ctk and -ctv: clap takes an option with one dash for several
+/// options of one letter.
+fn arguments() -> impl Iterator<Item = OsString> {
+    let mut options = true;
+    std::env::args_os().map(move |arg| {
+        options &= arg != "--";
+        match arg.to_str() {
+            Some("-ctk") if options => "--cache-type-k".into(),
+            Some("-ctv") if options => "--cache-type-v".into(),
+            _ => arg,
+        }
+    })
+}
+
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match Cli::parse_from(arguments()).command {
         Command::Run(args) => run::main(args),
         Command::Chat(args) => chat::main(args),
         Command::Inspect(args) => inspect::main(args),

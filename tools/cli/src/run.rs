@@ -1,16 +1,16 @@
 //! `siskin run`
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use siskin::chat::{ChatTemplate, Message, RenderOptions};
 use siskin::tokenizer::EncodeOptions;
 use siskin::{Engine, Error, Finish, GenerateOptions, Session};
 
-use crate::args::{ModelArgs, PromptArgs, SamplerArgs, SessionArgs};
+use crate::args::{ModelArgs, SamplerArgs, SessionArgs, parse_count};
+use crate::prompt::PromptArgs;
 use crate::{output, process};
 
 /// Gives one answer, as it is generated
@@ -19,7 +19,10 @@ use crate::{output, process};
 ///
 /// Examples:
 ///   siskin run "Why is the sky blue?"
-///   git diff | siskin run -m qwen2.5-coder-0.5b --system "Write a commit message." -
+///   git diff | siskin run -m qwen2.5-coder-0.5b "Write a commit message for this:" -f -
+///
+/// With a PROMPT, standard input is read only for -f -, so that a pipe which nobody closes and the
+/// input of a shell's loop are left alone.
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct RunArgs {
@@ -48,8 +51,14 @@ pub struct RunArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Answer")]
 pub struct GenerateArgs {
-    /// Tokens at the most [default: until the model ends or the context is full].
-    #[arg(short = 'n', long)]
+    /// Tokens at the most; -1: until the model ends or the context is full [default: -1].
+    #[arg(
+        short = 'n',
+        long,
+        visible_alias = "n-predict",
+        allow_negative_numbers = true,
+        value_parser = parse_count
+    )]
     pub predict: Option<usize>,
     /// Text that ends the answer; may be given several times.
     #[arg(long)]
@@ -98,12 +107,28 @@ impl GenerateArgs {
         if let Some(template) = ChatTemplate::builtin(name) {
             return Ok(Some(template));
         }
-        let text = std::fs::read_to_string(PathBuf::from(name)).with_context(|| {
-            let names = ChatTemplate::builtin_names().collect::<Vec<_>>().join(", ");
-            format!("--chat-template {name}: no file, and none of {names}")
+        let text = std::fs::read_to_string(name).map_err(|error| {
+            anyhow!("--chat-template {name}: {error}; built in are{}", template_names())
         })?;
         Ok(Some(ChatTemplate::new(&text, name)?))
     }
+}
+
+/// The names of the built-in templates, on lines of their own.
+pub fn template_names() -> String {
+    let mut text = String::new();
+    let mut column = usize::MAX;
+    for name in ChatTemplate::builtin_names() {
+        // As wide as the help.
+        if column.saturating_add(name.len()) > 98 {
+            text += "\n ";
+            column = 1;
+        }
+        text += " ";
+        text += name;
+        column += 1 + name.len();
+    }
+    text
 }
 
 /// Renders a conversation and encodes it.
@@ -197,6 +222,9 @@ fn finish_name(finish: Option<&Finish>) -> &'static str {
 pub fn main(args: RunArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let text = args.prompt.text()?;
+    if !args.raw && text.trim().is_empty() {
+        bail!("the prompt is empty; with --raw the model begins a text of its own");
+    }
     let engine = args.model.load()?;
     let mut session = args.session.session(&engine)?;
     let template = if args.raw { None } else { args.generate.template(&engine)? };
@@ -223,6 +251,7 @@ pub fn main(args: RunArgs) -> anyhow::Result<()> {
             "text": answer.text,
             "prompt_tokens": prompt.len(),
             "tokens": answer.n_tokens,
+            "ctx": session.shape().n_ctx,
             "finish": finish_name(answer.finish.as_ref()),
             "load_s": loaded.as_secs_f64(),
             "prefill_s": answer.first.as_secs_f64(),
@@ -237,10 +266,11 @@ pub fn main(args: RunArgs) -> anyhow::Result<()> {
         let memory = process::peak_memory().map_or("?".into(), output::bytes);
         output::note(&format!(
             "load {:.0} ms; prompt {} tokens at {prefill_rate:.1}/s; answer {} tokens at \
-             {decode_rate:.1}/s; peak memory {memory}; {} threads, {}",
+             {decode_rate:.1}/s; context {}; peak memory {memory}; {} threads, {}",
             loaded.as_secs_f64() * 1e3,
             prompt.len(),
             answer.n_tokens,
+            session.shape().n_ctx,
             engine.threads(),
             engine.level(),
         ));

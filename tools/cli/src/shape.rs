@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use siskin::GgmlType;
 use siskin::gguf::{Builder, GgufFile, Writer};
 use siskin_quant::formats;
+use siskin_quant::types::Act;
 
 /// The sizes of a Llama model.
 struct Shape {
@@ -65,6 +66,9 @@ const SHAPES: [Shape; 4] = [
     },
 ];
 
+/// The mixes, which give some tensors more bits than the rest.
+const MIXES: [&str; 5] = ["q3_k_m", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m"];
+
 /// The types of a mix: of the output matrix, of values and of the down projection, where some
 /// layers get more bits, and of the rest.
 fn types(name: &str) -> anyhow::Result<(GgmlType, GgmlType, GgmlType)> {
@@ -74,13 +78,38 @@ fn types(name: &str) -> anyhow::Result<(GgmlType, GgmlType, GgmlType)> {
         "q5_k_m" | "q5_k_s" => (GgmlType::Q6_K, GgmlType::Q6_K, GgmlType::Q5_K),
         "q3_k_m" => (GgmlType::Q6_K, GgmlType::Q5_K, GgmlType::Q3_K),
         other => {
-            let ty = GgmlType::from_name(other).with_context(|| {
-                format!("--type {name}: no weight type and no mix of that name")
+            let ty = GgmlType::from_name(other).filter(|ty| ty.info().act != Act::None);
+            let ty = ty.with_context(|| {
+                let types = GgmlType::ALL.iter().filter(|ty| ty.info().act != Act::None);
+                let types: Vec<_> = types.map(|ty| ty.name().to_ascii_lowercase()).collect();
+                format!("--type {name}: one of {}, {}", MIXES.join(", "), types.join(", "))
             })?;
             let output = if ty.block_len() == 256 { GgmlType::Q6_K } else { ty };
             (output, ty, ty)
         }
     })
+}
+
+/// The type that takes the place of `ty` where rows of `cols` are not whole blocks of it, as in
+/// llama.cpp: one with smaller blocks and no fewer bits, or F16.
+fn fitting(ty: GgmlType, cols: u64) -> GgmlType {
+    let fits = |ty: GgmlType| cols.is_multiple_of(ty.block_len() as u64);
+    if fits(ty) {
+        return ty;
+    }
+    let smaller = match ty {
+        GgmlType::Q1_0
+        | GgmlType::Q2_0
+        | GgmlType::TQ1_0
+        | GgmlType::TQ2_0
+        | GgmlType::Q2_K
+        | GgmlType::Q3_K => GgmlType::Q4_0,
+        GgmlType::Q4_K => GgmlType::Q5_0,
+        GgmlType::Q5_K => GgmlType::Q5_1,
+        GgmlType::Q6_K | GgmlType::NVFP4 => GgmlType::Q8_0,
+        _ => GgmlType::IQ4_NL,
+    };
+    if fits(smaller) { smaller } else { GgmlType::F16 }
 }
 
 /// Rows of random weights of a type, a number of bytes that repeats.
@@ -132,6 +161,8 @@ fn describe(shape: &str, ty: &str) -> anyhow::Result<(Builder, Vec<Tensor>)> {
     let mut b = Builder::new();
     b.put("general.architecture", "llama")?;
     b.put("general.name", format!("{shape} {ty}, random weights").as_str())?;
+    let label = shape.rsplit('-').next().unwrap_or(shape).to_uppercase();
+    b.put("general.size_label", label.as_str())?;
     b.put("llama.block_count", &(s.n_layer as u32))?;
     b.put("llama.context_length", &131_072u32)?;
     b.put("llama.embedding_length", &(s.n_embd as u32))?;
@@ -150,7 +181,9 @@ fn describe(shape: &str, ty: &str) -> anyhow::Result<(Builder, Vec<Tensor>)> {
 
     let kv = s.n_embd / u64::from(s.n_head) * u64::from(s.n_head_kv);
     let mut tensors: Vec<Tensor> = Vec::new();
-    let mut matrix = |name: String, ty, cols, rows| tensors.push((name, ty, vec![cols, rows]));
+    let mut matrix = |name: String, ty, cols, rows| {
+        tensors.push((name, fitting(ty, cols), vec![cols, rows]));
+    };
     matrix("token_embd.weight".into(), if s.tied { output } else { rest }, s.n_embd, s.n_vocab);
     if !s.tied {
         matrix("output.weight".into(), output, s.n_embd, s.n_vocab);
@@ -194,4 +227,44 @@ fn fill<W: Write>(mut writer: Writer<W>, tensors: &[Tensor]) -> anyhow::Result<W
         }
     }
     Ok(writer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weight_types() -> impl Iterator<Item = &'static str> {
+        GgmlType::ALL.iter().filter(|ty| ty.info().act != Act::None).map(|ty| ty.name())
+    }
+
+    #[test]
+    fn every_shape_can_be_made_of_every_type_and_mix() {
+        for shape in &SHAPES {
+            for ty in weight_types().chain(MIXES) {
+                let (_, tensors) = describe(shape.name, ty)
+                    .unwrap_or_else(|error| panic!("{} {ty}: {error}", shape.name));
+                for (name, ty, dims) in tensors {
+                    let cols = dims[0] as usize;
+                    assert!(ty.row_bytes(cols).is_some(), "{} {name}: {ty}", shape.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_type_that_does_not_fit_is_replaced_as_in_llama_cpp() {
+        assert_eq!(fitting(GgmlType::Q4_K, 2048), GgmlType::Q4_K);
+        assert_eq!(fitting(GgmlType::Q4_K, 576), GgmlType::Q5_0);
+        assert_eq!(fitting(GgmlType::Q6_K, 576), GgmlType::Q8_0);
+        assert_eq!(fitting(GgmlType::IQ3_S, 576), GgmlType::IQ4_NL);
+        assert_eq!(fitting(GgmlType::Q4_K, 50), GgmlType::F16);
+    }
+
+    #[test]
+    fn what_holds_no_weights_is_refused() {
+        for ty in ["i32", "q8_k", "q9_9"] {
+            let error = describe("llama-1b", ty).err().expect("refused").to_string();
+            assert!(error.contains(ty) && error.contains("q4_k_m"), "{error}");
+        }
+    }
 }

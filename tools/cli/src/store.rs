@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::catalog::{self, CATALOG, Entry};
+use crate::check::{self, Check};
 use crate::hub::{self, HubFile, Known};
 use crate::{download, output, pip};
 
@@ -14,7 +15,8 @@ use crate::{download, output, pip};
 ///
 /// NAME is one that `siskin list` shows, or hf:OWNER/REPO/FILE.gguf, a file of the Hugging Face
 /// hub; of a split file all parts are fetched, whichever is named. What was cut off goes on where
-/// it stopped. The file's SHA-256 is checked before it gets its name. Prints its path.
+/// it stopped. The file's SHA-256 is checked before it gets its name, and again where NAME is here
+/// already: a file that has changed is fetched anew. Prints its path.
 ///
 /// Environment: HF_TOKEN, a token for models that need one; HF_ENDPOINT, a mirror of the hub.
 #[derive(Args)]
@@ -26,6 +28,9 @@ pub struct PullArgs {
 /// Lists the models that have names, and those in the store.
 #[derive(Args)]
 pub struct ListArgs {
+    /// Read the files and compare their SHA-256, where it is known; exit with 1 if one is damaged.
+    #[arg(long)]
+    check: bool,
     /// Print a JSON array.
     #[arg(long)]
     json: bool,
@@ -180,6 +185,16 @@ pub fn pull(args: PullArgs) -> anyhow::Result<()> {
     if Path::new(&args.name).exists() && catalog::find(&args.name).is_none() {
         bail!("{} is a file: nothing to fetch", args.name);
     }
+    if let Some(entry) = catalog::find(&args.name) {
+        let target = root()?.join(entry.file);
+        if is_whole(&target, entry)
+            && check::check(std::slice::from_ref(&target), Some(entry.sha256))? != Check::Good
+        {
+            let _lock = lock(&root()?)?;
+            output::note(&format!("{} is damaged and is fetched again", target.display()));
+            fs::remove_file(&target).with_context(|| target.display().to_string())?;
+        }
+    }
     let path = resolve(&args.name)?;
     output::print(&format!("{}\n", path.display()))
 }
@@ -193,6 +208,9 @@ struct Listed {
     present: bool,
     /// The file, or the first of its parts.
     path: PathBuf,
+    /// What --check found, of those that are here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<Check>,
     /// All files.
     #[serde(skip)]
     files: Vec<PathBuf>,
@@ -209,6 +227,7 @@ fn listed() -> anyhow::Result<Vec<Listed>> {
                 about: entry.about.into(),
                 bytes: entry.bytes,
                 present: is_whole(&path, entry),
+                check: None,
                 files: vec![path.clone()],
                 path,
             }
@@ -237,7 +256,8 @@ fn listed() -> anyhow::Result<Vec<Listed>> {
             Err(_) => relative.display().to_string(),
         };
         let files = vec![path.clone()];
-        all.push(Listed { name, about: String::new(), bytes, present: true, path, files });
+        let about = String::new();
+        all.push(Listed { name, about, bytes, present: true, path, check: None, files });
     }
     Ok(all)
 }
@@ -257,16 +277,38 @@ fn find_files(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 }
 
 pub fn list(args: ListArgs) -> anyhow::Result<()> {
-    let all = listed()?;
-    if args.json {
+    let mut all = listed()?;
+    if args.check {
+        for l in all.iter_mut().filter(|l| l.present) {
+            let sha256 = catalog::find(&l.name).map(|entry| entry.sha256);
+            l.check = Some(check::check(&l.files, sha256)?);
+        }
+    }
+    print_list(&all, args.json)?;
+    let damaged = all.iter().filter(|l| l.check == Some(Check::Damaged));
+    let damaged: Vec<_> = damaged.map(|l| l.name.as_str()).collect();
+    if !damaged.is_empty() {
+        bail!("damaged: {}; `siskin pull` or `siskin rm` them", damaged.join(", "));
+    }
+    Ok(())
+}
+
+fn print_list(all: &[Listed], json: bool) -> anyhow::Result<()> {
+    if json {
         return output::json(&all);
     }
     let width = all.iter().map(|l| l.name.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for l in &all {
-        let state = if l.present { "here" } else { "-" };
+    let states = if all.iter().any(|l| l.check.is_some()) { 7 } else { 4 };
+    for l in all {
+        let state = match l.check {
+            Some(Check::Good) => "good",
+            Some(Check::Damaged) => "damaged",
+            Some(Check::Unknown) | None if l.present => "here",
+            _ => "-",
+        };
         let bytes = output::bytes(l.bytes);
-        text += format!("{:width$}  {bytes:>10}  {state:4}  {}", l.name, l.about).trim_end();
+        text += format!("{:width$}  {bytes:>10}  {state:states$}  {}", l.name, l.about).trim_end();
         text += "\n";
     }
     output::print(&text)
