@@ -197,7 +197,7 @@ impl Session {
             DryBreakers::none()
         };
         let mut sampler = Sampler::new(&options.sampler, n_vocab, breakers)?;
-        sampler.reserve(self.shape().n_ctx);
+        sampler.reserve(self.shape().n_ctx)?;
         self.resume(prompt)?;
         Ok(Tokens {
             session: self,

@@ -2,15 +2,45 @@
 
 use std::path::Path;
 
+use siskin_quant::buffer::OutOfMemory;
+
 use crate::{Error, Result};
+
+impl From<OutOfMemory> for Error {
+    fn from(error: OutOfMemory) -> Error {
+        Error::Memory(error.to_string())
+    }
+}
 
 /// `n` zeros, whose pages are touched only when they are used.
 ///
 /// # Errors
 /// [`Error::Memory`], where a plain vector would end the process.
-pub fn zeros(n: usize) -> Result<Vec<f32>> {
-    bytemuck::allocation::try_zeroed_vec(n)
-        .map_err(|()| Error::Memory(format!("{n} values of 4 bytes cannot be allocated")))
+pub fn zeros<T: bytemuck::Zeroable>(n: usize) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| refused::<T>(n))
+}
+
+/// An empty vector with room for `n` items.
+///
+/// # Errors
+/// As [`zeros`].
+pub fn reserved<T>(n: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    reserve(&mut list, n)?;
+    Ok(list)
+}
+
+/// Makes room in a vector for `n` items in all.
+///
+/// # Errors
+/// As [`zeros`].
+pub fn reserve<T>(list: &mut Vec<T>, n: usize) -> Result<()> {
+    let more = n.saturating_sub(list.len());
+    list.try_reserve_exact(more).map_err(|_| refused::<T>(n))
+}
+
+fn refused<T>(n: usize) -> Error {
+    OutOfMemory { bytes: n.saturating_mul(size_of::<T>()) }.into()
 }
 
 /// Bytes that can be allocated without swapping, as the kernel and the control groups of this

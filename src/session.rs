@@ -91,7 +91,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Allocates all that decoding needs.
+    /// Allocates all that decoding needs. The pages of the cache take memory as positions are used.
     ///
     /// # Errors
     /// As [`Engine::plan`].
@@ -103,7 +103,7 @@ impl Session {
             plan,
             ws: Workspace::new(&model.hparams, &model.weights, &shape)?,
             cache: KvCache::new(&model.hparams, &shape)?,
-            tokens: Vec::with_capacity(shape.n_ctx),
+            tokens: memory::reserved(shape.n_ctx)?,
             rows: Vec::new(),
             cancel: Arc::new(AtomicBool::new(false)),
             engine: engine.clone(),

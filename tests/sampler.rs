@@ -246,7 +246,7 @@ fn xtc_acts_as_often_as_its_probability() {
 #[test]
 fn mirostat_steers_the_surprise_to_its_target() {
     let logits = row(3000, 5, 0.3);
-    let mut lp = LogProbs::new(3000);
+    let mut lp = LogProbs::new(3000).unwrap();
     let all = lp.top(&logits, 3000).to_vec();
     for tau in [2.0, 4.0] {
         let params = SamplerParams { mirostat: 2, mirostat_tau: tau, temp: 1.0, ..plain() };
@@ -474,7 +474,7 @@ fn log_probabilities_are_those_of_an_exact_softmax() {
     let exact = f64::from(max) + libm::log(sum);
     assert!((LogProbs::log_sum_exp(&logits) - exact).abs() < 1e-7);
 
-    let mut lp = LogProbs::new(logits.len());
+    let mut lp = LogProbs::new(logits.len()).unwrap();
     let top = lp.top(&logits, 5).to_vec();
     assert_eq!(top.len(), 5);
     assert!(top.is_sorted_by(|a, b| a.1 >= b.1));
@@ -483,7 +483,7 @@ fn log_probabilities_are_those_of_an_exact_softmax() {
     }
     assert_eq!(lp.of(&[f32::NAN, 0.0], 0), f64::NEG_INFINITY);
     assert_eq!(lp.of(&[0.0], 9), f64::NEG_INFINITY);
-    assert_eq!(LogProbs::new(2).top(&[f32::NAN, 0.0], 2), [(1, 0.0)]);
+    assert_eq!(LogProbs::new(2).unwrap().top(&[f32::NAN, 0.0], 2), [(1, 0.0)]);
     assert_eq!(LogProbs::log_sum_exp(&[f32::NAN]), f64::NEG_INFINITY);
 }
 

@@ -96,7 +96,7 @@ pub fn activations(
     k: usize,
     n: usize,
 ) -> Activations {
-    let mut acts = Activations::with_capacity(ty.info().act, k, n);
+    let mut acts = Activations::with_capacity(ty.info().act, k, n).expect("memory");
     acts.quantize(team, table, k, &Random::new().floats(n * k));
     acts
 }

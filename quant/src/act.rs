@@ -13,6 +13,7 @@
 //! the group, then the next 32 of each; and so for each scale and sum. A panel kernel then reads what
 //! it needs at one address, one item after the other.
 
+use crate::buffer::{Buffer, OutOfMemory};
 use crate::par::{SendPtr, Team};
 use crate::table::KernelTable;
 use crate::types::Act;
@@ -83,25 +84,21 @@ impl ActLayout {
     }
 }
 
-#[repr(C, align(64))]
-#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
-struct Line([u8; 64]);
-
 /// Rows of activations, in a buffer that is allocated once.
 pub struct Activations {
     layout: ActLayout,
     n: usize,
-    buf: Vec<Line>,
+    buf: Buffer,
 }
 
 impl Activations {
     /// Memory for up to `n` rows of up to `k` values as `act`.
-    pub fn with_capacity(act: Act, k: usize, n: usize) -> Activations {
-        Activations {
-            layout: ActLayout::new(act, 0, 0),
-            n: 0,
-            buf: vec![Line([0; 64]); Self::bytes_for(act, k, n) / 64],
-        }
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]
+    pub fn with_capacity(act: Act, k: usize, n: usize) -> Result<Activations, OutOfMemory> {
+        let buf = Buffer::zeroed(Self::bytes_for(act, k, n))?;
+        Ok(Activations { layout: ActLayout::new(act, 0, 0), n: 0, buf })
     }
 
     /// Bytes that [`with_capacity`](Self::with_capacity) allocates.
@@ -123,7 +120,7 @@ impl Activations {
     /// The rows' bytes, `layout().stride` for each row or group.
     pub fn bytes(&self) -> &[u8] {
         let bytes = self.n.div_ceil(self.layout.group) * self.layout.stride;
-        &bytemuck::cast_slice(&self.buf)[..bytes]
+        &self.buf.as_bytes()[..bytes]
     }
 
     /// Quantizes `x`, rows of `k` values, to the format that the memory was made for.
@@ -173,30 +170,29 @@ impl Activations {
         let layout = ActLayout::new(act, k, n);
         self.layout = layout;
         self.n = n;
-        let lines = layout.stride / 64;
-        let groups = &mut self.buf[..n.div_ceil(layout.group) * lines];
+        let stride = layout.stride;
+        let groups = &mut self.buf.as_bytes_mut()[..n.div_ceil(layout.group) * stride];
         let quantize = table.ops().quantize;
-        let one = |i: usize, group: &mut [Line]| {
-            let group = bytemuck::cast_slice_mut(group);
+        let one = |i: usize, group: &mut [u8]| {
             let first = i * layout.group;
             for (c, t) in (first..n.min(first + layout.group)).enumerate() {
                 let x = row(t);
                 assert_eq!(x.len(), k);
-                // SAFETY: the group is `stride` bytes of the layout, aligned to 64, and the kernel
-                // was installed because the CPU has what it needs.
+                // SAFETY: the group is `stride` bytes of the layout, a multiple of 64 as the start
+                // of a buffer is, and the kernel was installed because the CPU has what it needs.
                 unsafe { quantize(&layout, x, group, c) }
             }
         };
         // A row costs about as much as handing it out, below this.
         if n == 1 || n * k < 8192 {
-            for (i, group) in groups.chunks_mut(lines).enumerate() {
+            for (i, group) in groups.chunks_mut(stride).enumerate() {
                 one(i, group);
             }
         } else {
             let count = n.div_ceil(layout.group);
             let per = count.div_ceil(4 * team.n_threads()).max(1);
-            team.for_chunks(groups, lines * per, |c, groups, _| {
-                for (j, group) in groups.chunks_mut(lines).enumerate() {
+            team.for_chunks(groups, stride * per, |c, groups, _| {
+                for (j, group) in groups.chunks_mut(stride).enumerate() {
                     one(c * per + j, group);
                 }
             });

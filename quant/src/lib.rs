@@ -2,12 +2,13 @@
 //!
 //! A leaf crate: it knows no files and no models. [`types`] names the formats, [`formats`] holds
 //! one file for each, [`table`] the kernels of an instruction set level, [`matmul`] and
-//! [`attention`] are the safe entries to them, [`par`] the threads.
+//! [`attention`] are the safe entries to them, [`par`] the threads, [`buffer`] the memory.
 #![warn(missing_docs)]
 
 pub mod act;
 mod arch;
 pub mod attention;
+pub mod buffer;
 pub mod features;
 pub mod float;
 pub mod formats;

@@ -26,6 +26,7 @@
 //! [loom](https://docs.rs/loom) tries the interleavings of it in `loom_tests`; CONTRIBUTING.md has
 //! the command.
 
+use crate::buffer::{Buffer, OutOfMemory};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, PoisonError};
 use sync::{
@@ -86,37 +87,28 @@ pub const SCRATCH_BYTES: usize = 256 * 1024;
 #[repr(align(64))]
 struct Line<T>(T);
 
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Bytes64([u8; 64]);
-
 /// Memory that one thread uses within a chunk: [`SCRATCH_BYTES`] bytes, aligned to 64. Its content
 /// is unspecified when a chunk begins.
-pub struct Scratch(Vec<Bytes64>);
+pub struct Scratch(Buffer);
 
 impl Scratch {
     /// Allocates.
-    pub fn new() -> Scratch {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]
+    pub fn new() -> Result<Scratch, OutOfMemory> {
         // loom makes a hundred thousand pools, whose chunks need none.
-        Scratch(vec![Bytes64([0; 64]); if cfg!(loom) { 0 } else { SCRATCH_BYTES / 64 }])
+        Buffer::zeroed(if cfg!(loom) { 0 } else { SCRATCH_BYTES }).map(Scratch)
     }
 
     /// The first byte; aligned to 64, valid for [`SCRATCH_BYTES`].
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.0.as_mut_ptr().cast()
+        self.0.as_bytes_mut().as_mut_ptr()
     }
 
     /// The memory as `f32`.
     pub fn as_f32(&mut self) -> &mut [f32] {
-        // SAFETY: the vector owns that many initialised bytes at alignment 64, and every bit
-        // pattern is an f32.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 16) }
-    }
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self::new()
+        bytemuck::cast_slice_mut(self.0.as_bytes_mut())
     }
 }
 
@@ -131,7 +123,7 @@ struct Shared {
     /// Borrowed from the stack frame of `Team::run`; read only under a claim.
     job: UnsafeCell<Option<(*const Job, u32)>>,
     sleepers: AtomicU32,
-    /// Workers that have allocated what they need.
+    /// Workers that have arrived; starting them allocates.
     started: AtomicU32,
     panicked: AtomicBool,
     exit: AtomicBool,
@@ -223,8 +215,7 @@ impl Shared {
         true
     }
 
-    fn worker(&self, me: usize) {
-        let mut scratch = Scratch::new();
+    fn worker(&self, me: usize, mut scratch: Scratch) {
         self.started.fetch_add(1, Ordering::Release);
         let mut idle = 0;
         while !self.exit.load(Ordering::Relaxed) {
@@ -285,9 +276,11 @@ impl Pool {
     /// counted in.
     ///
     /// # Errors
-    /// What the system said when a thread could not be started.
+    /// What the system said when a thread, or its memory, could not be had.
     pub fn new(n_threads: usize) -> Result<Pool, String> {
         let n_threads = n_threads.clamp(1, 1024);
+        let scratch = || Scratch::new().map_err(|e| e.to_string());
+        let leader = Mutex::new(scratch()?);
         let shared = Arc::new(Shared::new(n_threads));
         let threads = if n_threads > 1 {
             let pool = rayon::ThreadPoolBuilder::new()
@@ -295,9 +288,17 @@ impl Pool {
                 .thread_name(|i| format!("siskin-{i}"))
                 .build()
                 .map_err(|e| e.to_string())?;
+            // Made here, where a refusal can be told. No worker comes twice, so none finds none.
+            let scratches = (1..n_threads).map(|_| scratch()).collect::<Result<Vec<_>, _>>()?;
+            let scratches = std::sync::Mutex::new(scratches);
             let workers = shared.clone();
-            // The leader is thread 0.
-            pool.spawn_broadcast(move |worker| workers.worker(1 + worker.index()));
+            pool.spawn_broadcast(move |worker| {
+                let scratch = scratches.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                if let Some(scratch) = scratch {
+                    // The leader is thread 0.
+                    workers.worker(1 + worker.index(), scratch);
+                }
+            });
             // From here on the pool allocates nothing.
             while shared.started.load(Ordering::Acquire) as usize + 1 < n_threads {
                 yield_now();
@@ -306,7 +307,7 @@ impl Pool {
         } else {
             None
         };
-        Ok(Pool { shared, leader: Mutex::new(Scratch::new()), n_threads, threads })
+        Ok(Pool { shared, leader, n_threads, threads })
     }
 
     /// Threads, the leader counted in.
@@ -547,10 +548,10 @@ mod loom_tests {
             let threads: Vec<_> = (0..workers)
                 .map(|i| {
                     let shared = shared.clone();
-                    thread::spawn(move || shared.worker(1 + i))
+                    thread::spawn(move || shared.worker(1 + i, Scratch::new().unwrap()))
                 })
                 .collect();
-            let leader = Mutex::new(Scratch::new());
+            let leader = Mutex::new(Scratch::new().unwrap());
             let scratch = leader.lock().unwrap();
             lead(&mut Team { shared: &shared, scratch, n_threads: workers + 1 });
             shared.stop();

@@ -95,7 +95,7 @@ fn product(table: &KernelTable, pool: &Pool, w: Matrix<'_>, x: &[f32]) -> Vec<f3
     let mut out = vec![f32::NAN; n * w.rows()];
     pool.scope(|team| {
         let act = w.ty().info().act;
-        let mut acts = Activations::with_capacity(act, w.cols(), n);
+        let mut acts = Activations::with_capacity(act, w.cols(), n).unwrap();
         acts.quantize(team, table, w.cols(), x);
         matmul(team, table, &mut [Product { w, x: &acts, out: &mut out }], &[]);
     });
@@ -228,7 +228,7 @@ fn activations_are_quantized_the_same_on_every_level() {
             let rows: Vec<Vec<u8>> = tables
                 .iter()
                 .map(|table| {
-                    let mut acts = Activations::with_capacity(act, k, 4);
+                    let mut acts = Activations::with_capacity(act, k, 4).unwrap();
                     pool.scope(|team| acts.quantize(team, table, k, &x));
                     acts.bytes().to_vec()
                 })

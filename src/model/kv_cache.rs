@@ -1,6 +1,6 @@
 //! The keys and values of a session, layer by layer.
 
-use siskin_quant::attention::{KvLayer, KvShape};
+use siskin_quant::attention::{KvError, KvLayer, KvShape};
 
 use super::plan::SessionShape;
 use crate::{Error, Hparams, Result};
@@ -32,9 +32,14 @@ impl KvCache {
     /// Allocates; pages are touched as positions are used.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a type does not fit the model's heads.
+    /// [`Error::Invalid`] if a type does not fit the model's heads; [`Error::Memory`].
     pub fn new(h: &Hparams, shape: &SessionShape) -> Result<KvCache> {
-        let layer = |l| KvLayer::new(&layer_shape(h, shape, l)).map_err(Error::Invalid);
+        let layer = |l| {
+            KvLayer::new(&layer_shape(h, shape, l)).map_err(|error| match error {
+                KvError::Shape(reason) => Error::Invalid(reason),
+                KvError::Memory(error) => error.into(),
+            })
+        };
         Ok(KvCache { layers: (0..h.n_layer).map(layer).collect::<Result<_>>()?, stored: 0 })
     }
 

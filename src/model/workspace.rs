@@ -80,7 +80,7 @@ impl Workspace {
         let s = Sizes::new(h, shape);
         let mut inputs = [None, None];
         for act in acts_used(weights) {
-            inputs[index(act)] = Some(Activations::with_capacity(act, s.widest, shape.n_batch));
+            inputs[index(act)] = Some(Activations::with_capacity(act, s.widest, shape.n_batch)?);
         }
         // Llama 3's factors belong to its only kind of layer.
         let factors = weights.rope_factors.as_deref();

@@ -1,7 +1,9 @@
 //! The tokens that can still be drawn, on their way through the chain.
 
-use super::math::{self, Mass};
 use std::cmp::Ordering;
+
+use super::math::{self, Mass};
+use crate::{Result, memory};
 
 /// A token and its logit, which is neither NaN nor `-inf`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,9 +25,9 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    pub fn new(n_vocab: usize) -> Buffers {
+    pub fn new(n_vocab: usize) -> Result<Buffers> {
         // Pages that no stage touches stay unmapped: the default chain uses a few KiB of these.
-        Buffers { dense: Vec::with_capacity(n_vocab), list: Vec::with_capacity(n_vocab) }
+        Ok(Buffers { dense: memory::reserved(n_vocab)?, list: memory::reserved(n_vocab)? })
     }
 }
 

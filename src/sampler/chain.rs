@@ -26,7 +26,9 @@ pub(super) trait Apply: Send {
     fn reset(&mut self, _seed: u64) {}
 
     /// Makes room for a history of this length.
-    fn reserve(&mut self, _n_history: usize) {}
+    fn reserve(&mut self, _n_history: usize) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The end of the chain.
@@ -75,7 +77,7 @@ impl Sampler {
         let greedy = params.is_greedy();
         let (stages, pick) = if params.mirostat == 0 {
             let pick = if greedy { Pick::Greedy } else { Pick::Draw };
-            (stages(params, n_vocab, breakers, seed), pick)
+            (stages(params, n_vocab, breakers, seed)?, pick)
         } else {
             let SamplerParams { temp, mirostat_tau, mirostat_eta, .. } = *params;
             let stage: Box<dyn Apply> = Box::new(Temperature { temp });
@@ -90,7 +92,7 @@ impl Sampler {
             stages,
             pick,
             rng: Rng::new(seed),
-            buffers: Buffers::new(n_vocab),
+            buffers: Buffers::new(n_vocab)?,
         })
     }
 
@@ -152,10 +154,11 @@ impl Sampler {
     }
 
     /// Makes room for histories of up to `n_history` tokens, where DRY looks at more than 4096.
-    pub fn reserve(&mut self, n_history: usize) {
-        for stage in &mut self.stages {
-            stage.reserve(n_history);
-        }
+    ///
+    /// # Errors
+    /// [`Error::Memory`]
+    pub fn reserve(&mut self, n_history: usize) -> Result<()> {
+        self.stages.iter_mut().try_for_each(|stage| stage.reserve(n_history))
     }
 
     /// The seed, also when none was given.
@@ -170,7 +173,7 @@ fn stages(
     n_vocab: usize,
     breakers: DryBreakers,
     seed: u64,
-) -> Vec<Box<dyn Apply>> {
+) -> Result<Vec<Box<dyn Apply>>> {
     fn boxed<T: Apply + 'static>(stage: T) -> Option<Box<dyn Apply>> {
         Some(Box::new(stage))
     }
@@ -187,8 +190,8 @@ fn stages(
         // These always keep the most likely token.
         let narrows = !greedy;
         let stage = match stage {
-            Stage::Penalties => Penalties::new(p, n_vocab).and_then(boxed),
-            Stage::Dry => Dry::new(p, n_vocab, breakers.clone()).and_then(boxed),
+            Stage::Penalties => Penalties::new(p, n_vocab)?.and_then(boxed),
+            Stage::Dry => Dry::new(p, n_vocab, breakers.clone())?.and_then(boxed),
             Stage::TopNSigma if narrows && p.top_n_sigma > 0.0 => {
                 boxed(TopNSigma { n: p.top_n_sigma })
             }
@@ -214,7 +217,7 @@ fn stages(
         };
         stages.extend(stage);
     }
-    stages
+    Ok(stages)
 }
 
 /// Runs the chain up to the pick.

@@ -4,6 +4,7 @@ use super::candidates::Row;
 use super::chain::Apply;
 use super::marks::Marks;
 use super::params::SamplerParams;
+use crate::{Result, memory};
 
 /// The sequence breakers that llama.cpp uses unless told otherwise.
 pub const DRY_DEFAULT_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
@@ -135,10 +136,17 @@ pub(super) struct Dry {
 
 impl Dry {
     /// The stage, unless the parameters leave it nothing to do.
-    pub fn new(params: &SamplerParams, n_vocab: usize, breakers: DryBreakers) -> Option<Dry> {
+    pub fn new(
+        params: &SamplerParams,
+        n_vocab: usize,
+        breakers: DryBreakers,
+    ) -> Result<Option<Dry>> {
         /// ln of the largest float.
         const LN_MAX: f32 = 88.722_84;
 
+        if !params.uses_dry() {
+            return Ok(None);
+        }
         let SamplerParams { dry_multiplier, dry_base, dry_allowed_length, .. } = *params;
         let last_n = params.dry_penalty_last_n;
         let max_exponent = if dry_base > 1.000_001 {
@@ -146,17 +154,17 @@ impl Dry {
         } else {
             usize::MAX
         };
-        params.uses_dry().then(|| Dry {
+        Ok(Some(Dry {
             multiplier: dry_multiplier,
             base: dry_base,
             allowed: dry_allowed_length,
             last_n,
             max_exponent,
             breakers,
-            recent: Vec::with_capacity(last_n.min(AT_ONCE)),
-            repeats: Vec::with_capacity(last_n.min(AT_ONCE)),
-            continued: Marks::new(n_vocab),
-        })
+            recent: memory::reserved(last_n.min(AT_ONCE))?,
+            repeats: memory::reserved(last_n.min(AT_ONCE))?,
+            continued: Marks::new(n_vocab)?,
+        }))
     }
 
     /// Fills `repeats` with the Z-function of `recent`, cut off at `limit`. Linear: the text is
@@ -221,10 +229,10 @@ impl Apply for Dry {
         self.continued = continued;
     }
 
-    fn reserve(&mut self, n_history: usize) {
+    fn reserve(&mut self, n_history: usize) -> Result<()> {
         let n = n_history.min(self.last_n);
-        self.recent.reserve(n.saturating_sub(self.recent.len()));
-        self.repeats.reserve(n.saturating_sub(self.repeats.len()));
+        memory::reserve(&mut self.recent, n)?;
+        memory::reserve(&mut self.repeats, n)
     }
 }
 
@@ -234,7 +242,7 @@ mod tests {
 
     fn repeats(recent: &[u32], limit: usize) -> Vec<usize> {
         let params = SamplerParams { dry_multiplier: 1.0, ..Default::default() };
-        let mut dry = Dry::new(&params, 0, DryBreakers::none()).expect("enabled");
+        let mut dry = Dry::new(&params, 0, DryBreakers::none()).unwrap().expect("enabled");
         dry.recent = recent.to_vec();
         dry.find_repeats(limit);
         dry.repeats

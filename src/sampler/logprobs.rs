@@ -2,14 +2,16 @@
 
 use super::candidates::{Buffers, Row};
 use super::math;
+use crate::Result;
 
 /// The log-softmax of rows of logits. Keeps its buffers from row to row.
 ///
 /// ```
-/// let mut lp = siskin::sampler::LogProbs::new(3);
+/// let mut lp = siskin::sampler::LogProbs::new(3)?;
 /// let top = lp.top(&[0.0, 1.0, 1.0], 2);
 /// assert_eq!([top[0].0, top[1].0], [1, 2]);
 /// assert!((top[0].1 - lp.of(&[0.0, 1.0, 1.0], 1)).abs() < 1e-12);
+/// # Ok::<(), siskin::Error>(())
 /// ```
 pub struct LogProbs {
     buffers: Buffers,
@@ -24,8 +26,11 @@ impl std::fmt::Debug for LogProbs {
 
 impl LogProbs {
     /// For rows of `n_vocab` logits.
-    pub fn new(n_vocab: usize) -> LogProbs {
-        LogProbs { buffers: Buffers::new(n_vocab), top: Vec::new() }
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory)
+    pub fn new(n_vocab: usize) -> Result<LogProbs> {
+        Ok(LogProbs { buffers: Buffers::new(n_vocab)?, top: Vec::new() })
     }
 
     /// `ln` of the sum of `exp` of a row's logits, summed in f64: a token's log-probability is its

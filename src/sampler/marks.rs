@@ -1,6 +1,7 @@
 //! A number for each of the few tokens that the history concerns.
 
 use super::candidates::Row;
+use crate::{Result, memory};
 
 /// A map from token to a positive number, as an array over the vocabulary: looked up in one step,
 /// cleared in as many steps as it has entries, and never allocated again.
@@ -12,8 +13,8 @@ pub(super) struct Marks {
 
 impl Marks {
     /// Room for `n_vocab` tokens.
-    pub fn new(n_vocab: usize) -> Marks {
-        Marks { of: vec![0; n_vocab], touched: Vec::with_capacity(n_vocab) }
+    pub fn new(n_vocab: usize) -> Result<Marks> {
+        Ok(Marks { of: memory::zeros(n_vocab)?, touched: memory::reserved(n_vocab)? })
     }
 
     /// Changes a token's number, which is 0 at first, to a positive one. A token that the

@@ -4,6 +4,7 @@ use super::candidates::Row;
 use super::chain::Apply;
 use super::marks::Marks;
 use super::params::SamplerParams;
+use crate::Result;
 
 /// Makes each token of the last `last_n` less likely: its logit is divided by `repeat` (multiplied
 /// when negative), then lowered by `freq` for each occurrence and by `present` once.
@@ -17,17 +18,20 @@ pub(super) struct Penalties {
 
 impl Penalties {
     /// The stage, unless the parameters leave it nothing to do.
-    pub fn new(params: &SamplerParams, n_vocab: usize) -> Option<Penalties> {
+    pub fn new(params: &SamplerParams, n_vocab: usize) -> Result<Option<Penalties>> {
         let SamplerParams { penalty_last_n, penalty_repeat, penalty_freq, penalty_present, .. } =
             *params;
         let off = penalty_repeat == 1.0 && penalty_freq == 0.0 && penalty_present == 0.0;
-        (penalty_last_n > 0 && !off).then(|| Penalties {
+        if penalty_last_n == 0 || off {
+            return Ok(None);
+        }
+        Ok(Some(Penalties {
             last_n: penalty_last_n,
             repeat: penalty_repeat,
             freq: penalty_freq,
             present: penalty_present,
-            counts: Marks::new(n_vocab),
-        })
+            counts: Marks::new(n_vocab)?,
+        }))
     }
 }
 

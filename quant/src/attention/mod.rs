@@ -21,6 +21,7 @@
 pub(crate) mod body;
 pub(crate) mod kv;
 
+use crate::buffer::{Buffer, OutOfMemory};
 use crate::ops::Ops;
 use crate::par::{SendPtr, Team};
 
@@ -123,14 +124,10 @@ pub(crate) struct MergeArgs<'a> {
     o_all: &'a mut [f32],
 }
 
-#[repr(C, align(64))]
-#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
-struct Line([u8; 64]);
-
 /// The cache of one layer: a ring of `capacity` positions for each head.
 pub struct KvLayer {
-    k: Vec<Line>,
-    v: Vec<Line>,
+    k: Buffer,
+    v: Buffer,
     k_head_bytes: usize,
     v_head_bytes: usize,
     n_head_kv: usize,
@@ -203,26 +200,35 @@ pub fn partial_len(n_head: usize, v_dim: usize, n_ctx: usize) -> usize {
     n_head * (n_ctx.div_ceil(CHUNK) + 1) * (v_dim.next_multiple_of(16) + 2)
 }
 
+/// Why a layer's cache cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KvError {
+    /// A head's dimensions are not whole blocks of the type.
+    Shape(String),
+    /// There is no memory for it.
+    Memory(OutOfMemory),
+}
+
 impl KvLayer {
     /// Allocates; zero pages are not touched until they are used.
     ///
     /// # Errors
-    /// If a head's dimensions are not whole blocks of the type.
-    pub fn new(shape: &KvShape) -> Result<KvLayer, String> {
+    /// See [`KvError`].
+    pub fn new(shape: &KvShape) -> Result<KvLayer, KvError> {
         for (name, ty, dim) in
             [("keys", shape.k_type, shape.k_dim), ("values", shape.v_type, shape.v_dim)]
         {
             if dim == 0 || !dim.is_multiple_of(ty.block()) {
-                return Err(format!(
+                return Err(KvError::Shape(format!(
                     "a cache of {ty:?} needs heads of a multiple of {} dimensions; the {name} have {dim}",
                     ty.block()
-                ));
+                )));
             }
         }
         let (k_head_bytes, v_head_bytes) = shape.head_bytes();
         Ok(KvLayer {
-            k: bytemuck::allocation::zeroed_vec(k_head_bytes / 64 * shape.n_head_kv),
-            v: bytemuck::allocation::zeroed_vec(v_head_bytes / 64 * shape.n_head_kv),
+            k: Buffer::zeroed(k_head_bytes * shape.n_head_kv).map_err(KvError::Memory)?,
+            v: Buffer::zeroed(v_head_bytes * shape.n_head_kv).map_err(KvError::Memory)?,
             k_head_bytes,
             v_head_bytes,
             n_head_kv: shape.n_head_kv,
@@ -243,8 +249,8 @@ impl KvLayer {
         assert!(head < self.n_head_kv);
         KvView {
             // Written through only by `store`, which has the layer mutably.
-            k: self.k[head * self.k_head_bytes / 64..].as_ptr().cast_mut().cast(),
-            v: self.v[head * self.v_head_bytes / 64..].as_ptr().cast_mut().cast(),
+            k: self.k.as_bytes()[head * self.k_head_bytes..].as_ptr().cast_mut(),
+            v: self.v.as_bytes()[head * self.v_head_bytes..].as_ptr().cast_mut(),
             k_type: self.k_type,
             v_type: self.v_type,
             k_dim: self.k_dim,
@@ -254,9 +260,9 @@ impl KvLayer {
     }
 
     fn view_mut(&mut self, head: usize) -> KvView {
-        let k: *mut Line = self.k[head * self.k_head_bytes / 64..].as_mut_ptr();
-        let v: *mut Line = self.v[head * self.v_head_bytes / 64..].as_mut_ptr();
-        KvView { k: k.cast(), v: v.cast(), ..self.view(head) }
+        let k = self.k.as_bytes_mut()[head * self.k_head_bytes..].as_mut_ptr();
+        let v = self.v.as_bytes_mut()[head * self.v_head_bytes..].as_mut_ptr();
+        KvView { k, v, ..self.view(head) }
     }
 
     /// Stores keys `[tokens][n_head_kv][k_dim]` and values `[tokens][n_head_kv][v_dim]` of the

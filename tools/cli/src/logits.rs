@@ -67,7 +67,7 @@ pub fn main(args: LogitsArgs) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let mut logprobs = LogProbs::new(engine.hparams().n_vocab);
+    let mut logprobs = LogProbs::new(engine.hparams().n_vocab)?;
     let print = !args.sha256 && args.dump.is_none();
     let mut bytes = Vec::new();
     each_row(&mut session, &tokens, |pos, logits| {

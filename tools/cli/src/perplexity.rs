@@ -56,7 +56,7 @@ pub fn main(mut args: PerplexityArgs) -> anyhow::Result<()> {
         );
     }
     let mut session = args.session.session(&engine)?;
-    let logprobs = LogProbs::new(engine.hparams().n_vocab);
+    let logprobs = LogProbs::new(engine.hparams().n_vocab)?;
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} chunks, {eta} left {msg}")?;
     let bar = ProgressBar::new(n_chunks as u64).with_style(style);
     let (mut sum, mut squares, mut count) = (0.0f64, 0.0f64, 0u64);
