@@ -52,18 +52,15 @@ fn model(c: &mut Criterion, name: &str, file: GgufFile) {
 
 fn main() {
     let mut c = support::criterion();
-    match std::env::var_os("SISKIN_BENCH_MODELS") {
-        Some(paths) => {
-            for path in std::env::split_paths(&paths) {
-                let name = path.file_stem().unwrap_or_default().to_string_lossy();
-                let file = GgufFile::open(&path).unwrap_or_else(|e| panic!("{e}"));
-                model(&mut c, &name, file);
-            }
-        }
-        None => {
-            let file = shape::make("smollm2-135m", "q4_1").expect("a model");
-            model(&mut c, "smollm2-135m, random weights", file);
-        }
+    let models = support::models();
+    for path in &models {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let file = GgufFile::open(path).unwrap_or_else(|e| panic!("{e}"));
+        model(&mut c, &name, file);
+    }
+    if models.is_empty() {
+        let file = shape::make("smollm2-135m", "q4_1").expect("a model");
+        model(&mut c, "smollm2-135m, random weights", file);
     }
     c.final_summary();
 }

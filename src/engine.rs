@@ -28,9 +28,11 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// Most bytes of memory that the model and a session may take together.
     pub mem_limit: Option<u64>,
-    /// Reads the whole file into memory at once, instead of page by page when it is first used.
+    /// Reads the whole file into memory while loading, instead of page by page when it is first
+    /// used.
     pub prefault: bool,
-    /// Keeps the file's pages in memory.
+    /// Keeps the file's pages in memory, after reading them all. Systems limit how much may be kept
+    /// so (`ulimit -l`): loading fails where the file is more.
     pub lock: bool,
     /// The kernels' level (`scalar`, `avx2`, ...); default: the environment variable `SISKIN_CPU`,
     /// or else the fastest that the CPU has.
@@ -41,6 +43,18 @@ pub struct EngineOptions {
 
 /// A model that is ready to run: weights, tokenizer, kernels and threads. Cheap to clone; clones
 /// share everything.
+///
+/// ```no_run
+/// use siskin::{Engine, EngineOptions, SessionOptions};
+///
+/// # fn main() -> siskin::Result<()> {
+/// let options = EngineOptions { mem_limit: Some(4 << 30), ..EngineOptions::default() };
+/// let engine = Engine::load("model.gguf", &options)?;
+/// let (shape, plan) = engine.plan(&SessionOptions::default())?;
+/// println!("{} positions, {} bytes", shape.n_ctx, plan.total());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
@@ -58,7 +72,7 @@ impl Engine {
     ///
     /// # Errors
     /// If the file cannot be read, is no GGUF file, or no model that can be run; each names the
-    /// file, the place and the reason.
+    /// file, the place and the reason. [`Error::Io`] with the limit if its pages cannot be locked.
     pub fn load(path: impl AsRef<Path>, options: &EngineOptions) -> Result<Engine> {
         Self::from_file(GgufFile::open(path)?, options)
     }

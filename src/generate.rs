@@ -107,13 +107,20 @@ impl Iterator for Tokens<'_> {
     }
 }
 
-/// The text of an answer, in pieces of whole characters.
+/// Bytes of a piece of text for which there is room from the beginning: more than a token has in
+/// any vocabulary that is trained, but for a run of spaces here and there.
+const PIECE_BYTES: usize = 1024;
+
+/// The text of an answer, in pieces of whole characters: as an iterator of strings, or by
+/// [`next_piece`](Self::next_piece), which allocates none.
 pub struct TextStream<'s> {
     tokens: Tokens<'s>,
     stop: StopStrings,
     special: bool,
     bytes: Vec<u8>,
     utf8: Utf8Stream,
+    /// The piece that was last given out.
+    piece: String,
     n_tokens: usize,
     ended: bool,
 }
@@ -135,16 +142,29 @@ impl TextStream<'_> {
     }
 }
 
-impl Iterator for TextStream<'_> {
-    type Item = Result<String>;
-
-    fn next(&mut self) -> Option<Result<String>> {
-        let mut out = String::new();
-        while !self.ended {
+impl TextStream<'_> {
+    /// Generates until there is text to show; `None` once the answer has ended. Nothing is
+    /// allocated for it: the text is lent until the next call.
+    ///
+    /// ```no_run
+    /// # fn f(session: &mut siskin::Session, prompt: &[u32]) -> siskin::Result<()> {
+    /// let mut answer = session.stream(prompt, &siskin::GenerateOptions::default())?;
+    /// while let Some(piece) = answer.next_piece()? {
+    ///     print!("{piece}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Session::decode`], and [`Error::Logits`]; the answer has ended then.
+    pub fn next_piece(&mut self) -> Result<Option<&str>> {
+        self.piece.clear();
+        while !self.ended && self.piece.is_empty() {
             let text = match self.tokens.next() {
                 Some(Err(e)) => {
                     self.ended = true;
-                    return Some(Err(e));
+                    return Err(e);
                 }
                 Some(Ok(token)) => {
                     self.n_tokens += 1;
@@ -159,17 +179,22 @@ impl Iterator for TextStream<'_> {
                     self.utf8.finish()
                 }
             };
-            if let Some(which) = self.stop.push(text, &mut out) {
+            if let Some(which) = self.stop.push(text, &mut self.piece) {
                 self.ended = true;
                 self.tokens.finish = Some(Finish::Stop(which));
             } else if self.ended {
-                self.stop.finish(&mut out);
-            }
-            if !out.is_empty() {
-                return Some(Ok(out));
+                self.stop.finish(&mut self.piece);
             }
         }
-        None
+        Ok(Some(self.piece.as_str()).filter(|piece| !piece.is_empty()))
+    }
+}
+
+impl Iterator for TextStream<'_> {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Result<String>> {
+        self.next_piece().map(|piece| piece.map(String::from)).transpose()
     }
 }
 
@@ -215,13 +240,16 @@ impl Session {
     /// # Errors
     /// As [`generate`](Self::generate).
     pub fn stream(&mut self, prompt: &[u32], options: &GenerateOptions) -> Result<TextStream<'_>> {
-        let stop = StopStrings::new(&options.stop)?;
+        let mut stop = StopStrings::new(&options.stop)?;
+        stop.reserve(PIECE_BYTES);
+        let longest_stop = options.stop.iter().map(String::len).max().unwrap_or(0);
         Ok(TextStream {
             tokens: self.generate(prompt, options)?,
             stop,
             special: options.special,
-            bytes: Vec::new(),
-            utf8: Utf8Stream::default(),
+            bytes: Vec::with_capacity(PIECE_BYTES),
+            utf8: Utf8Stream::with_capacity(PIECE_BYTES),
+            piece: String::with_capacity(PIECE_BYTES + longest_stop),
             n_tokens: 0,
             ended: false,
         })

@@ -61,6 +61,27 @@ impl SessionOptions {
 }
 
 /// Cancels what a session computes, from any thread.
+///
+/// ```no_run
+/// use siskin::{Error, Session};
+///
+/// /// Gives a prompt two seconds.
+/// fn hurry(session: &mut Session, prompt: &[u32]) -> siskin::Result<bool> {
+///     let handle = session.cancel_handle();
+///     let timer = std::thread::spawn(move || {
+///         std::thread::sleep(std::time::Duration::from_secs(2));
+///         handle.cancel();
+///     });
+///     let done = match session.prefill(prompt) {
+///         Err(Error::Cancelled) => false,
+///         result => result.map(|_| true)?,
+///     };
+///     // Else it would stop the next call, if there was time left.
+///     let _ = timer.join();
+///     session.cancel_handle().clear();
+///     Ok(done)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CancelHandle(Arc<AtomicBool>);
 
@@ -78,6 +99,31 @@ impl CancelHandle {
 
 /// A sequence of tokens and what the model made of them. Sessions of one engine take turns on its
 /// threads.
+///
+/// [`generate`](Self::generate) and [`stream`](Self::stream) give answers; what is below them is
+/// here too: how likely a text is, from the logits at each of its positions.
+///
+/// ```no_run
+/// use siskin::sampler::LogProbs;
+/// use siskin::{EncodeOptions, Engine, EngineOptions, Session, SessionOptions};
+///
+/// # fn main() -> siskin::Result<()> {
+/// let engine = Engine::load("model.gguf", &EngineOptions::default())?;
+/// let mut session = Session::new(&engine, &SessionOptions::default())?;
+/// let tokens = engine.tokenizer().encode("The sky is blue.", EncodeOptions::default())?;
+///
+/// let log_probs = LogProbs::new(engine.hparams().n_vocab)?;
+/// let mut sum = 0.0;
+/// session.prefill_all(&tokens, |pos, logits| {
+///     if let Some(next) = tokens.get(pos + 1) {
+///         sum += log_probs.of(logits, *next);
+///     }
+///     Ok(())
+/// })?;
+/// println!("log-probability {sum:.2}");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Session {
     engine: Engine,
     shape: SessionShape,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use siskin::gguf::{Builder, GgufFile};
 use siskin::sampler::SamplerParams;
 use siskin::{Engine, EngineOptions, Error, Finish, GenerateOptions, Session, SessionOptions};
 
@@ -27,9 +28,32 @@ unsafe impl std::alloc::GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn load(options: &EngineOptions) -> siskin::Result<Engine> {
+fn file(name: &str) -> GgufFile {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/archs");
-    Engine::load(folder.join("gemma3.gguf"), options)
+    GgufFile::open(folder.join(name)).unwrap()
+}
+
+fn load(options: &EngineOptions) -> siskin::Result<Engine> {
+    Engine::from_file(file("gemma3.gguf"), options)
+}
+
+/// An engine of a tiny model that says it was trained for `n_ctx` positions.
+fn engine_with_context(n_ctx: u32) -> Engine {
+    const KEY: &str = "llama.context_length";
+    let file = file("llama.gguf");
+    let mut builder = Builder::new();
+    builder.copy(file.metadata(), |key| key != KEY).unwrap();
+    builder.put(KEY, &n_ctx).unwrap();
+    for t in file.tensors() {
+        builder.tensor(&t.name, t.ty, &t.shape).unwrap();
+    }
+    let mut writer = builder.start(Vec::new()).unwrap();
+    for t in file.tensors() {
+        writer.tensor(&t.name, file.tensor_data(t)).unwrap();
+    }
+    let file = GgufFile::from_bytes(writer.finish().unwrap()).unwrap();
+    let options = EngineOptions { threads: Some(2), ..EngineOptions::default() };
+    Engine::from_file(file, &options).unwrap()
 }
 
 fn engine() -> Engine {
@@ -41,7 +65,10 @@ fn engine() -> Engine {
 fn sessions_keep_their_promises() {
     decoding_allocates_nothing();
     limits_are_errors();
+    text_is_streamed_without_allocating();
     cancelling_stops_and_leaves_the_session_usable();
+    another_thread_cancels_an_answer_within_a_token();
+    another_thread_cancels_a_prompt_within_a_batch();
     memory_limits_refuse_with_the_numbers();
     generation_ends_for_the_reason_it_says();
 }
@@ -69,6 +96,57 @@ fn decoding_allocates_nothing() {
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     tokens.by_ref().take(12).for_each(|t| assert!(t.is_ok()));
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "allocations while generating");
+}
+
+/// What `run`, `chat` and the README's example do, with all that keeps something of its own.
+fn text_is_streamed_without_allocating() {
+    let engine = engine();
+    let mut session = Session::new(&engine, &SessionOptions::default()).unwrap();
+    let options = GenerateOptions {
+        sampler: SamplerParams {
+            seed: Some(1),
+            top_k: 0,
+            top_p: 0.9,
+            penalty_last_n: usize::MAX,
+            penalty_repeat: 1.1,
+            penalty_freq: 0.1,
+            penalty_present: 0.1,
+            dry_multiplier: 0.8,
+            dry_penalty_last_n: usize::MAX,
+            ..SamplerParams::default()
+        },
+        stop: vec!["a text that does not come".into(), "the and".into()],
+        ignore_eos: true,
+        special: true,
+        ..GenerateOptions::default()
+    };
+    let mut stream = session.stream(&[2, 5, 6], &options).unwrap();
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let mut bytes = 0;
+    while stream.n_tokens() < 100
+        && let Some(piece) = stream.next_piece().unwrap()
+    {
+        bytes += piece.len();
+    }
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "allocations while streaming");
+    assert!(stream.n_tokens() >= 64 && bytes >= 64, "{} tokens", stream.n_tokens());
+    drop(stream);
+
+    // The iterator gives the same text.
+    let text = |n: usize, session: &mut Session| {
+        let options = GenerateOptions { max_tokens: n, ..options.clone() };
+        let stream = session.stream(&[2, 5, 6], &options).unwrap();
+        stream.collect::<siskin::Result<String>>().unwrap()
+    };
+    let short = text(70, &mut session);
+    let mut lent = String::new();
+    let options = GenerateOptions { max_tokens: 70, ..options.clone() };
+    let mut stream = session.stream(&[2, 5, 6], &options).unwrap();
+    while let Some(piece) = stream.next_piece().unwrap() {
+        lent += piece;
+    }
+    assert_eq!(lent, short);
+    assert!(stream.next_piece().unwrap().is_none(), "the end stays the end");
 }
 
 fn limits_are_errors() {
@@ -107,6 +185,85 @@ fn cancelling_stops_and_leaves_the_session_usable() {
     session.cancel_handle().cancel();
     session.cancel_handle().clear();
     assert!(session.decode(7).is_ok());
+}
+
+fn another_thread_cancels_an_answer_within_a_token() {
+    let engine = engine_with_context(1 << 20);
+    let options = SessionOptions { n_ctx: Some(1 << 20), ..SessionOptions::default() };
+    let mut session = Session::new(&engine, &options).unwrap();
+    let handle = session.cancel_handle();
+    let generate = GenerateOptions { ignore_eos: true, ..GenerateOptions::default() };
+    let tokens = session.generate(&[2, 5, 6], &generate).unwrap();
+    let seen = AtomicUsize::new(0);
+    let (total, at) = std::thread::scope(|scope| {
+        let seen = &seen;
+        let canceller = scope.spawn(move || {
+            while seen.load(Ordering::Acquire) < 50 {
+                std::thread::yield_now();
+            }
+            handle.cancel();
+            seen.load(Ordering::Acquire)
+        });
+        for token in tokens {
+            match token {
+                Ok(_) => seen.fetch_add(1, Ordering::Release),
+                Err(Error::Cancelled) => break,
+                Err(error) => panic!("{error}"),
+            };
+        }
+        (seen.load(Ordering::Acquire), canceller.join().unwrap())
+    });
+    // The token that was computed just then may still have come.
+    assert!((50..=at + 1).contains(&total), "{total} tokens, cancelled at {at}");
+    assert!(session.decode(7).is_ok(), "the session goes on");
+}
+
+fn another_thread_cancels_a_prompt_within_a_batch() {
+    const BATCH: usize = 16;
+    let engine = engine_with_context(1 << 20);
+    let options =
+        SessionOptions { n_ctx: Some(1 << 20), n_batch: BATCH, ..SessionOptions::default() };
+    let mut session = Session::new(&engine, &options).unwrap();
+    let prompt = vec![7; 1 << 20];
+    let seen = AtomicUsize::new(0);
+    let cancel_at = |n: usize, session: &Session| {
+        let (handle, seen) = (session.cancel_handle(), &seen);
+        move || {
+            while seen.load(Ordering::Acquire) < n {
+                std::thread::yield_now();
+            }
+            handle.cancel();
+            seen.load(Ordering::Acquire)
+        }
+    };
+    let at = std::thread::scope(|scope| {
+        let canceller = scope.spawn(cancel_at(10 * BATCH, &session));
+        let result = session.prefill_all(&prompt, |pos, _| {
+            seen.store(pos + 1, Ordering::Release);
+            Ok(())
+        });
+        assert!(matches!(result, Err(Error::Cancelled)));
+        canceller.join().unwrap()
+    });
+    let kept = session.tokens().len();
+    assert!(kept.is_multiple_of(BATCH), "{kept} tokens are not whole batches");
+    assert!((9 * BATCH..=at + BATCH).contains(&kept), "{kept} tokens, cancelled at {at}");
+
+    // Without the logits of each token nothing tells how far it is: it just has to end, which
+    // by itself it does after minutes.
+    session.rewind(0);
+    let cancel = cancel_at(0, &session);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            cancel()
+        });
+        assert!(matches!(session.prefill(&prompt), Err(Error::Cancelled)));
+    });
+    let kept = session.tokens().len();
+    assert!(kept < prompt.len() && kept.is_multiple_of(BATCH), "{kept}");
+    let want = session.tokens().to_vec();
+    assert!(session.decode(7).is_ok() && session.tokens()[..kept] == want, "the session goes on");
 }
 
 fn memory_limits_refuse_with_the_numbers() {

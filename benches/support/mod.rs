@@ -3,6 +3,7 @@
 // Each benchmark is a crate of its own and uses a part.
 #![allow(dead_code)]
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use criterion::Criterion;
@@ -52,6 +53,12 @@ pub fn table() -> KernelTable {
 pub fn threads() -> usize {
     let wanted = std::env::var("SISKIN_BENCH_THREADS").ok().and_then(|n| n.parse().ok());
     wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+/// The models' files that `SISKIN_BENCH_MODELS` names, as `PATH` names folders.
+pub fn models() -> Vec<PathBuf> {
+    let paths = std::env::var_os("SISKIN_BENCH_MODELS").unwrap_or_default();
+    std::env::split_paths(&paths).filter(|p| !p.as_os_str().is_empty()).collect()
 }
 
 /// True where each benchmark only runs once: `-- --test`, or under `cargo test`.

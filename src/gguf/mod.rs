@@ -216,7 +216,7 @@ impl GgufFile {
     /// Keeps all pages in memory.
     ///
     /// # Errors
-    /// [`Error::Io`], for one if the limit of locked memory (`ulimit -l`) is too low.
+    /// [`Error::Io`], which names the limit of locked memory (`ulimit -l`): it may be too low.
     pub fn lock(&self) -> Result<()> {
         let lock = |p: &Arc<Mmap>| p.lock();
         let io = |source| Error::Io { path: self.0.path.clone(), source };

@@ -146,6 +146,13 @@ impl StopStrings {
         self.state = 0;
     }
 
+    /// Makes room for pieces of `bytes` bytes: up to that, [`push`](Self::push) allocates nothing
+    /// but what `out` has to grow by.
+    pub fn reserve(&mut self, bytes: usize) {
+        let deepest = self.nodes.iter().map(|n| n.depth).max().unwrap_or(0);
+        self.held.reserve(deepest + bytes);
+    }
+
     /// Forgets all text.
     pub fn reset(&mut self) {
         self.held.clear();

@@ -71,24 +71,33 @@ pub(crate) fn decode(text: &[u8], out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// The text that stands for `bytes`.
-pub(crate) fn encode(bytes: &[u8]) -> String {
-    bytes.iter().map(|&b| CHARS[b as usize]).collect()
+/// Appends the text that stands for `bytes` to `out`.
+pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+    let mut utf8 = [0; 4];
+    for &byte in bytes {
+        out.extend_from_slice(CHARS[byte as usize].encode_utf8(&mut utf8).as_bytes());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text_of(bytes: &[u8]) -> String {
+        let mut out = Vec::new();
+        encode(bytes, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
     #[test]
     fn every_byte_has_a_character_and_comes_back() {
         let all: Vec<u8> = (0..=255).collect();
-        let text = encode(&all);
+        let text = text_of(&all);
         assert_eq!(text.chars().count(), 256);
         let mut back = Vec::new();
         assert!(decode(text.as_bytes(), &mut back));
         assert_eq!(back, all);
-        assert_eq!(encode(b" \n\0\x7f\xa0\xad"), "\u{120}\u{10a}\u{100}\u{121}\u{142}\u{143}");
+        assert_eq!(text_of(b" \n\0\x7f\xa0\xad"), "\u{120}\u{10a}\u{100}\u{121}\u{142}\u{143}");
     }
 
     #[test]

@@ -260,10 +260,10 @@ impl Tokenizer {
         let attr = self.vocab.attr(id);
         if attr & (attr::CONTROL | attr::UNKNOWN) != 0 {
             if special {
-                out.extend_from_slice(&self.vocab.text(id));
+                self.vocab.append_text(id, out);
             }
         } else if attr & attr::USER_DEFINED != 0 {
-            out.extend_from_slice(&self.vocab.text(id));
+            self.vocab.append_text(id, out);
             *at_start = false;
         } else if attr & attr::NORMAL != 0 {
             let bytes = self.vocab.bytes(id);

@@ -20,6 +20,15 @@ pub struct Utf8Stream {
 }
 
 impl Utf8Stream {
+    /// One that allocates nothing more for pieces of up to `bytes` bytes.
+    pub fn with_capacity(bytes: usize) -> Utf8Stream {
+        const UNFINISHED: usize = 3;
+        let longest = UNFINISHED + bytes;
+        // At the worst, each byte becomes a U+FFFD.
+        let text = String::with_capacity(char::REPLACEMENT_CHARACTER.len_utf8() * longest);
+        Utf8Stream { pending: Vec::with_capacity(longest), text }
+    }
+
     /// Takes bytes; returns the text that is now whole.
     pub fn push(&mut self, bytes: &[u8]) -> &str {
         self.text.clear();

@@ -184,9 +184,20 @@ impl Vocab {
     /// A token as the file writes it.
     pub(crate) fn text(&self, id: u32) -> Cow<'_, [u8]> {
         if self.is(id, attr::DECODED) {
-            Cow::Owned(alphabet::encode(self.bytes(id)).into_bytes())
+            let mut text = Vec::new();
+            self.append_text(id, &mut text);
+            Cow::Owned(text)
         } else {
             Cow::Borrowed(self.bytes(id))
+        }
+    }
+
+    /// Appends [`text`](Self::text) to `out`.
+    pub(crate) fn append_text(&self, id: u32, out: &mut Vec<u8>) {
+        if self.is(id, attr::DECODED) {
+            alphabet::encode(self.bytes(id), out);
+        } else {
+            out.extend_from_slice(self.bytes(id));
         }
     }
 

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use ureq::http::{HeaderMap, StatusCode};
 
-use crate::download::{CopyError, beside, copy, hex, partial, progress};
+use crate::download::{CopyError, beside, copy, hex, keep, partial, progress};
 use crate::output;
 
 /// The hub, unless HF_ENDPOINT names another.
@@ -116,7 +116,7 @@ pub fn fetch(file: &HubFile, target: &Path, known: &Known) -> anyhow::Result<()>
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     fetch.whole()?;
-    fs::rename(&fetch.part, target).with_context(|| target.display().to_string())?;
+    keep(&fetch.part, target)?;
     // Of no use without its part.
     let _ = fs::remove_file(fetch.etag_path());
     Ok(())

@@ -66,13 +66,14 @@ pub fn main(mut args: PerplexityArgs) -> anyhow::Result<()> {
         }
         session.rewind(0);
         let first = n_ctx / 2;
-        session.prefill_all(chunk, |pos, logits| {
-            if pos >= first && pos + 1 < n_ctx {
-                let nll = -logprobs.of(logits, chunk[pos + 1]);
-                sum += nll;
-                squares += nll * nll;
-                count += 1;
-            }
+        // Nothing follows the last token that could be scored. In models with a large vocabulary,
+        // logits cost as much as the layers.
+        session.prefill(&chunk[..first])?;
+        session.prefill_all(&chunk[first..n_ctx - 1], |pos, logits| {
+            let nll = -logprobs.of(logits, chunk[pos + 1]);
+            sum += nll;
+            squares += nll * nll;
+            count += 1;
             Ok(())
         })?;
         bar.inc(1);

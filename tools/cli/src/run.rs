@@ -165,6 +165,9 @@ pub struct Answer {
     pub total: Duration,
 }
 
+/// Bytes of text that there is room for from the beginning, for each token that an answer may have.
+const BYTES_PER_TOKEN: usize = 8;
+
 /// Generates an answer and writes it to standard output as it comes, unless `quiet`.
 pub fn answer(
     session: &mut Session,
@@ -174,27 +177,26 @@ pub fn answer(
 ) -> anyhow::Result<Answer> {
     let _interruptible = process::Interruptible::new(session.cancel_handle())?;
     let start = Instant::now();
-    let mut result = Answer {
-        text: String::new(),
-        n_tokens: 0,
-        finish: None,
-        first: Duration::ZERO,
-        total: Duration::ZERO,
-    };
+    let mut text = String::new();
+    let room = session.shape().n_ctx.saturating_sub(prompt.len()).min(options.max_tokens);
+    // Where this is refused, the text grows as it comes.
+    let _ = text.try_reserve(BYTES_PER_TOKEN * room);
+    let mut result =
+        Answer { text, n_tokens: 0, finish: None, first: Duration::ZERO, total: Duration::ZERO };
     let mut out = anstream::stdout().lock();
     match session.stream(prompt, options) {
         Ok(mut stream) => {
             result.first = start.elapsed();
-            for piece in stream.by_ref() {
-                match piece {
-                    Ok(piece) => {
+            loop {
+                match stream.next_piece() {
+                    Ok(Some(piece)) => {
                         if !quiet {
                             let written = out.write_all(piece.as_bytes());
                             written.and_then(|()| out.flush()).context("standard output")?;
                         }
-                        result.text += &piece;
+                        result.text += piece;
                     }
-                    Err(Error::Cancelled) => break,
+                    Ok(None) | Err(Error::Cancelled) => break,
                     Err(error) => return Err(error.into()),
                 }
             }
