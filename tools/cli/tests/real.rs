@@ -213,3 +213,28 @@ fn wrong_files_are_named() {
     assert!(text.contains("page.gguf") && text.contains("HTML"), "{text}");
     std::fs::remove_dir_all(folder).expect("removed");
 }
+
+/// What README.md shows is what the command prints: of the block after `$ siskin run`, all up to
+/// "[...]", whatever the lines are broken at.
+#[test]
+fn the_readme_shows_real_output() {
+    if !fetched() {
+        return;
+    }
+    let readme = include_str!("../../../README.md");
+    let (_, block) = readme.split_once("$ siskin run ").expect("an example");
+    let (line, rest) = block.split_once('\n').expect("its output");
+    let shown = rest.split("```").next().and_then(|text| text.split("[...]").next());
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown = words(shown.expect("a text"));
+    // Every second part stands in quotes.
+    let parts = line.split('"').enumerate();
+    let args = parts.flat_map(|(i, part)| match i % 2 {
+        1 => vec![part],
+        _ => part.split_whitespace().collect(),
+    });
+    let args: Vec<&str> = std::iter::once("run").chain(args).collect();
+    let printed = words(&stdout(&args));
+    assert!(shown.len() > 100, "{shown}");
+    assert!(printed.starts_with(&shown), "README.md shows\n{shown}\nbut it is\n{printed}");
+}
