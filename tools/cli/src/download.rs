@@ -85,7 +85,8 @@ pub fn keep(part: &Path, target: &Path) -> anyhow::Result<()> {
         // Pages that are not on the disk yet cannot be dropped.
         file.sync_all().with_context(|| part.display().to_string())?;
         // It is advice, and a refusal costs only speed.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        let _ = nix::fcntl::posix_fadvise(&file, 0, 0, advice);
     }
     fs::rename(part, target).with_context(|| target.display().to_string())
 }
