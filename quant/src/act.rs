@@ -14,7 +14,7 @@
 //! it needs at one address, one item after the other.
 
 use crate::buffer::{Buffer, OutOfMemory};
-use crate::par::{SendPtr, Team};
+use crate::par::{SERIAL_VALUES, SendPtr, Team};
 use crate::table::KernelTable;
 use crate::types::Act;
 
@@ -184,7 +184,7 @@ impl Activations {
             }
         };
         // A row costs about as much as handing it out, below this.
-        if n == 1 || n * k < 8192 {
+        if n == 1 || n * k < SERIAL_VALUES {
             for (i, group) in groups.chunks_mut(stride).enumerate() {
                 one(i, group);
             }

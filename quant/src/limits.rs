@@ -1,5 +1,6 @@
 //! The limits of this machine: how fast it reads memory, how fast it multiplies bytes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::par::Pool;
@@ -8,7 +9,7 @@ use crate::table::KernelTable;
 /// Bytes read by [`read_bandwidth`]: more than the caches of a desktop hold.
 const BUFFER: usize = 512 << 20;
 /// Turns of the loop that measures multiplications, in one chunk.
-const TURNS: u64 = 200_000;
+const TURNS: u64 = 25_000;
 
 /// Bytes a second that all threads read from memory together: the best of the runs that fit into
 /// `time`.
@@ -45,14 +46,14 @@ pub fn int8_peak(pool: &Pool, table: &KernelTable, time: Duration) -> Option<f64
     while best == 0.0 || start.elapsed() < time {
         let chunks = 8 * pool.n_threads();
         let run = Instant::now();
+        let operations = AtomicU64::new(0);
         pool.scope(|team| {
             team.run(chunks, &|_, _| {
                 // SAFETY: the table holds functions that the CPU can run.
-                std::hint::black_box(unsafe { peak(TURNS) });
+                operations.fetch_add(unsafe { peak(TURNS) }, Ordering::Relaxed);
             });
         });
-        // Each turn multiplies 4 times 64 bytes.
-        let operations = chunks as f64 * TURNS as f64 * 4.0 * 64.0 * 2.0;
+        let operations = operations.into_inner() as f64;
         best = best.max(operations / run.elapsed().as_secs_f64());
     }
     Some(best)

@@ -86,6 +86,9 @@ pub struct Product<'a> {
     pub out: &'a mut [f32],
 }
 
+/// Products in a step, at the most.
+pub const MAX_PRODUCTS: usize = 8;
+
 /// How the rows of the products of a step are handed out: in chunks that are about as many bytes in all
 /// products, so that each thread's range of them is as much work.
 struct Split {
@@ -105,7 +108,7 @@ impl Split {
         let bytes = chunk_bytes(bytes, n, threads);
         let mut split = Split { products: [(0, 0); MAX_PRODUCTS], chunks: 0 };
         for (w, product) in weights.zip(&mut split.products) {
-            let tiles = bytes / (w.row_bytes * ROW_TILE).max(1);
+            let tiles = bytes / w.row_bytes.saturating_mul(ROW_TILE).max(1);
             let rows = tiles.clamp(1, w.rows.div_ceil(ROW_TILE).max(1)) * ROW_TILE;
             *product = (split.chunks, rows);
             split.chunks += w.rows.div_ceil(rows);
@@ -136,9 +139,6 @@ impl Split {
     }
 }
 
-/// Products in a step, at the most.
-pub const MAX_PRODUCTS: usize = 8;
-
 /// Computes several products in one parallel step. `next` are the weights of the step after it, which
 /// each thread begins to fetch when it comes to the end of its own part.
 ///
@@ -166,6 +166,8 @@ pub fn matmul(
     let products = &*products;
     let n = products.iter().map(|p| p.x.n()).max().unwrap_or(0);
     let split = Split::new(products.iter().map(|p| &p.w), n, threads);
+    // Many columns are computed from unpacked rows, which are read once for all of them.
+    let next = if n > FEW { &[] } else { next };
     let then = Split::new(next.iter(), n, threads);
     team.run(split.chunks, &|chunk, scratch| {
         let (i, start) = split.find(chunk, products.len());
@@ -205,7 +207,7 @@ fn chunk_bytes(total: usize, n: usize, threads: usize) -> usize {
     if threads == 1 {
         return usize::MAX;
     }
-    // About 16 KiB of weights for each column at the least: 1 microsecond of work.
+    // Bytes of weights times columns are 16 KiB at the least: about a microsecond of work.
     let chunks = if n > FEW { 24 } else { 6 };
     (total / (chunks * threads)).max(16 * 1024 / n.max(1))
 }

@@ -32,7 +32,7 @@ pub enum Activation {
 /// A level's vector operations.
 ///
 /// The fields are unsafe to call: the CPU must have the level's features, and sizes must fit, as
-/// the methods of the same names check.
+/// the methods of the same names check, or `act`, `matmul` and `attention`, which call the others.
 #[derive(Clone, Copy)]
 pub struct Ops {
     pub(crate) quantize: unsafe fn(&ActLayout, &[f32], &mut [u8], usize),
@@ -197,14 +197,16 @@ pub(crate) mod body {
                 }
                 // Sums of 32 codes fit: they are within 32 times 127.
                 let int = |sum: f32| sum.to_int_unchecked::<i32>().to_ne_bytes();
+                // Never -0, whose sign some kernels would lose.
+                let total = |sum: f32| (d * sum + 0.0).to_ne_bytes();
                 for (i, sum) in sums.into_iter().enumerate() {
                     put(layout.sum16, 2 * b + i, int(sum));
-                    put(layout.total16, 2 * b + i, (d * sum).to_ne_bytes());
+                    put(layout.total16, 2 * b + i, total(sum));
                 }
                 let sum = sums[0] + sums[1];
                 put(layout.d, b, d.to_ne_bytes());
                 put(layout.sum32, b, int(sum));
-                put(layout.total32, b, (d * sum).to_ne_bytes());
+                put(layout.total32, b, total(sum));
             }
         }
     }

@@ -145,6 +145,10 @@ pub(crate) fn first_chunk(t: usize, n: usize, threads: usize) -> usize {
 
 /// The thread in whose range `chunk` is, of `n` chunks.
 pub(crate) fn owner(chunk: usize, n: usize, threads: usize) -> usize {
+    if n == 1 {
+        // What is not handed out is the leader's.
+        return 0;
+    }
     // The last thread whose range begins at or before the chunk: t n / threads <= chunk.
     (((chunk as u64 + 1) * threads as u64 - 1) / n as u64) as usize
 }
@@ -440,7 +444,7 @@ impl Team<'_> {
 }
 
 /// Values below which elementwise work is not worth handing out.
-const SERIAL_VALUES: usize = 8192;
+pub(crate) const SERIAL_VALUES: usize = 8192;
 
 /// A pointer that may be sent to the threads of a step; whoever uses it keeps accesses disjoint.
 pub(crate) struct SendPtr<T>(pub(crate) *mut T);

@@ -44,12 +44,6 @@ impl Rows {
     pub fn skip(self, bytes: usize) -> Rows {
         Rows { base: self.base.wrapping_add(bytes), ..self }
     }
-
-    /// Bytes from a row to the next.
-    #[inline(always)]
-    pub fn stride(self) -> usize {
-        self.stride
-    }
 }
 
 /// Integer operations of an instruction set, and the floating-point ones that go with them.

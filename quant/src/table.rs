@@ -47,12 +47,13 @@ pub struct GemmArgs<'a> {
 /// else accesses the elements written, and the CPU has what the kernel's level needs.
 pub type GemmFn = unsafe fn(&mut GemmArgs<'_>);
 
-/// Multiplies 4 times 64 bytes, as often as it is told: what [`crate::limits`] measures. Returns
-/// something that depends on all of it.
+/// Multiplies bytes by the instructions that one column is multiplied with, as often as it is told:
+/// what [`crate::limits`] measures. Returns how many operations that was, a multiplication and an
+/// addition being two.
 ///
 /// # Safety
 /// The CPU has what the level needs.
-pub type PeakFn = unsafe fn(u64) -> i32;
+pub type PeakFn = unsafe fn(u64) -> u64;
 
 /// What a level installs for a weight type.
 #[derive(Clone, Copy)]

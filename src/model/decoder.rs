@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use siskin_quant::attention::Attend;
-use siskin_quant::matmul::{Product, matmul};
+use siskin_quant::matmul::{MAX_PRODUCTS, Product, matmul};
 use siskin_quant::par::Team;
 use siskin_quant::table::KernelTable;
 
@@ -45,10 +45,7 @@ fn products<const N: usize>(
         x: inputs.of(weight),
         out: outs.next().expect("there are N results"),
     });
-    // Of one layer, there are three at the most.
-    let none = weights[0].matrix();
-    let mut matrices = [none; 3];
-    let next = next.get(..matrices.len()).unwrap_or(next);
+    let mut matrices = [weights[0].matrix(); MAX_PRODUCTS];
     for (matrix, weight) in matrices.iter_mut().zip(next) {
         *matrix = weight.matrix();
     }

@@ -1,5 +1,6 @@
 //! The numbers of a model, read from a file's metadata and checked against each other.
 
+use siskin_quant::attention;
 use siskin_quant::ops::{Activation, RopeStyle};
 
 use super::archs::{self, ArchSpec};
@@ -167,8 +168,9 @@ impl Hparams {
         }
         let k_dim = keys.size_or("attention.key_length", Some(n_embd / n_head))?;
         let v_dim = keys.size_or("attention.value_length", Some(n_embd / n_head))?;
-        if k_dim == 0 || v_dim == 0 || k_dim > 1024 || v_dim > 1024 {
-            return Err(keys.error("attention.key_length", "is 0 or more than 1024"));
+        if k_dim == 0 || v_dim == 0 || k_dim.max(v_dim) > attention::MAX_DIM {
+            let what = format!("is 0 or more than {}", attention::MAX_DIM);
+            return Err(keys.error("attention.key_length", &what));
         }
         let n_rot = keys.size_or("rope.dimension_count", Some(k_dim))?;
         if n_rot == 0 || n_rot > k_dim || !n_rot.is_multiple_of(2) {

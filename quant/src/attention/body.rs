@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::kv::{F16, F32, Kv, Q4, Q8};
-use super::{CHUNK, ChunkArgs, KvType, MAX_ROWS, MergeArgs};
+use super::{CHUNK, ChunkArgs, KvType, MergeArgs, QUERY_ROWS};
 use crate::lanes::{self, Lanes};
 
 /// Rows from which on a chunk is converted to f32 before it is used.
@@ -15,7 +15,7 @@ const WIDEN_ROWS: usize = 8;
 #[inline(always)]
 unsafe fn score_tile<L: Lanes, K: Kv, const R: usize, const G: usize>(
     a: &mut ChunkArgs<'_>,
-    groups: Source,
+    groups: Run,
     row: usize,
     g: usize,
 ) -> usize {
@@ -54,7 +54,7 @@ unsafe fn score_tile<L: Lanes, K: Kv, const R: usize, const G: usize>(
 
 /// Where a chunk's keys or values are, and bytes from a group of 16 keys, or a value, to the next.
 #[derive(Clone, Copy)]
-struct Source {
+struct Run {
     first: *const u8,
     step: usize,
     /// Bytes from here to what is read next, for prefetching; 0 if that is not to be done.
@@ -62,15 +62,15 @@ struct Source {
 }
 
 /// Calls `$tile::<L, K, R, W>` with as many rows `R`, up to 4, and as wide as the level's registers
-/// hold their sums, up to 4 registers; `$n` rows, `$width` registers.
+/// hold their sums, up to 4 registers; `$n` rows, registers `$range`.
 macro_rules! tiles {
-    ($tile:ident, $kv:ident, $n:expr, $width:expr, $($arg:expr),*) => {
+    ($tile:ident, $kv:ident, $n:expr, $range:expr, $($arg:expr),*) => {
         let mut row = 0;
         while row < $n {
             let rows = ($n - row).min(4);
-            let mut at = 0;
-            while at < $width {
-                let left = $width - at;
+            let mut at = $range.start;
+            while at < $range.end {
+                let left = $range.end - at;
                 at += match rows {
                     4 if L::SUMS >= 16 && left >= 4 => $tile::<L, $kv, 4, 4>($($arg),*, row, at),
                     4 => $tile::<L, $kv, 4, 1>($($arg),*, row, at),
@@ -89,10 +89,10 @@ macro_rules! tiles {
 }
 
 #[inline(always)]
-unsafe fn scores<L: Lanes, K: Kv>(a: &mut ChunkArgs<'_>, keys: Source, used: usize) {
+unsafe fn scores<L: Lanes, K: Kv>(a: &mut ChunkArgs<'_>, keys: Run, groups: Range<usize>) {
     unsafe {
         let n = a.ranges.len();
-        tiles!(score_tile, K, n, used, a, keys);
+        tiles!(score_tile, K, n, groups, a, keys);
     }
 }
 
@@ -101,7 +101,7 @@ unsafe fn scores<L: Lanes, K: Kv>(a: &mut ChunkArgs<'_>, keys: Source, used: usi
 #[inline(always)]
 unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
     a: &mut ChunkArgs<'_>,
-    values: Source,
+    values: Run,
     local: &[(usize, usize)],
     row: usize,
     at: usize,
@@ -155,10 +155,10 @@ unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
 }
 
 #[inline(always)]
-unsafe fn values<L: Lanes, V: Kv>(a: &mut ChunkArgs<'_>, rows: Source, local: &[(usize, usize)]) {
+unsafe fn values<L: Lanes, V: Kv>(a: &mut ChunkArgs<'_>, rows: Run, local: &[(usize, usize)]) {
     unsafe {
-        let (n, width) = (a.ranges.len(), a.view.v_pad / 16);
-        tiles!(value_tile, V, n, width, a, rows, local);
+        let (n, registers) = (a.ranges.len(), 0..a.view.v_pad / 16);
+        tiles!(value_tile, V, n, registers, a, rows, local);
     }
 }
 
@@ -167,9 +167,9 @@ unsafe fn values<L: Lanes, V: Kv>(a: &mut ChunkArgs<'_>, rows: Source, local: &[
 unsafe fn widen_keys<L: Lanes, K: Kv>(
     out: *mut f32,
     k_dim: usize,
-    keys: Source,
+    keys: Run,
     groups: Range<usize>,
-) -> Source {
+) -> Run {
     unsafe {
         for g in groups {
             let group = keys.first.add(g * keys.step);
@@ -182,7 +182,7 @@ unsafe fn widen_keys<L: Lanes, K: Kv>(
             }
         }
     }
-    Source { first: out.cast_const().cast(), step: 4 * 16 * k_dim, next: 0 }
+    Run { first: out.cast_const().cast(), step: 4 * 16 * k_dim, next: 0 }
 }
 
 /// Copies the values of groups of 16 positions to `out` as f32.
@@ -190,9 +190,9 @@ unsafe fn widen_keys<L: Lanes, K: Kv>(
 unsafe fn widen_values<L: Lanes, V: Kv>(
     out: *mut f32,
     v_pad: usize,
-    values: Source,
+    values: Run,
     groups: Range<usize>,
-) -> Source {
+) -> Run {
     unsafe {
         for j in 16 * groups.start..16 * groups.end {
             let value = values.first.add(j * values.step);
@@ -201,7 +201,7 @@ unsafe fn widen_values<L: Lanes, V: Kv>(
             }
         }
     }
-    Source { first: out.cast_const().cast(), step: 4 * v_pad, next: 0 }
+    Run { first: out.cast_const().cast(), step: 4 * v_pad, next: 0 }
 }
 
 /// Turns scores into weights: `exp(s - max)`, 0 outside the row's positions.
@@ -241,7 +241,7 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
         let start = a.chunk * CHUNK;
         let slot = start % a.view.capacity;
         let n = a.ranges.len();
-        let mut local = [(0usize, 0usize); MAX_ROWS];
+        let mut local = [(0usize, 0usize); QUERY_ROWS];
         let mut used = 0;
         for (local, (lo, hi)) in local.iter_mut().zip(a.ranges) {
             let lo = (*lo).max(start) - start;
@@ -250,18 +250,18 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
             used = used.max(local.1);
         }
         let used = used.div_ceil(16);
+        let first = local.iter().filter(|(lo, hi)| lo < hi).map(|(lo, _)| lo / 16).min();
+        let groups = first.unwrap_or(used)..used;
         let view = a.view;
         let k_step = 16 * view.k_type.bytes(view.k_dim);
         let v_step = view.v_type.bytes(view.v_pad);
         // With few rows the next chunk's memory is the limit. It follows, but where the ring ends.
         let (k_next, v_next) = (CHUNK / 16 * k_step, CHUNK * v_step);
-        let mut keys = Source { first: view.k.add(slot / 16 * k_step), step: k_step, next: k_next };
-        let mut vs = Source { first: view.v.add(slot * v_step), step: v_step, next: v_next };
+        let mut keys = Run { first: view.k.add(slot / 16 * k_step), step: k_step, next: k_next };
+        let mut vs = Run { first: view.v.add(slot * v_step), step: v_step, next: v_next };
         let (mut k_type, mut v_type) = (view.k_type, view.v_type);
         // Many rows read a chunk many times: it is converted once.
         if n >= WIDEN_ROWS && a.kv.len() >= CHUNK * (view.k_dim + view.v_pad) {
-            let first = local.iter().filter(|(lo, hi)| lo < hi).map(|(lo, _)| lo / 16).min();
-            let groups = first.unwrap_or(used)..used;
             let (k, v) = a.kv.split_at_mut(CHUNK * view.k_dim);
             let (k, v) = (k.as_mut_ptr(), v.as_mut_ptr());
             keys = match k_type {
@@ -272,17 +272,17 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
             };
             vs = match v_type {
                 KvType::F32 => vs,
-                KvType::F16 => widen_values::<L, F16>(v, view.v_pad, vs, groups),
-                KvType::Q8_0 => widen_values::<L, Q8>(v, view.v_pad, vs, groups),
-                KvType::Q4_0 => widen_values::<L, Q4>(v, view.v_pad, vs, groups),
+                KvType::F16 => widen_values::<L, F16>(v, view.v_pad, vs, groups.clone()),
+                KvType::Q8_0 => widen_values::<L, Q8>(v, view.v_pad, vs, groups.clone()),
+                KvType::Q4_0 => widen_values::<L, Q4>(v, view.v_pad, vs, groups.clone()),
             };
             (k_type, v_type) = (KvType::F32, KvType::F32);
         }
         match k_type {
-            KvType::F32 => scores::<L, F32>(a, keys, used),
-            KvType::F16 => scores::<L, F16>(a, keys, used),
-            KvType::Q8_0 => scores::<L, Q8>(a, keys, used),
-            KvType::Q4_0 => scores::<L, Q4>(a, keys, used),
+            KvType::F32 => scores::<L, F32>(a, keys, groups),
+            KvType::F16 => scores::<L, F16>(a, keys, groups),
+            KvType::Q8_0 => scores::<L, Q8>(a, keys, groups),
+            KvType::Q4_0 => scores::<L, Q4>(a, keys, groups),
         }
         for r in 0..n {
             let (lo, hi) = local[r];

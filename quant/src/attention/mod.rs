@@ -28,7 +28,11 @@ use crate::par::{SendPtr, Team};
 /// Positions of a chunk.
 pub const CHUNK: usize = 64;
 /// Query rows that are computed together, at the most.
-const MAX_ROWS: usize = 32;
+const QUERY_ROWS: usize = 32;
+/// Dimensions of a head, at the most: with more, the threads' scratch memory would be too small.
+pub const MAX_DIM: usize = 1024;
+/// Scores, a scaled query, and a sum of each row when one token is decoded.
+const _: () = assert!(QUERY_ROWS * (CHUNK + 2 + MAX_DIM) <= crate::par::SCRATCH_BYTES / 4);
 
 /// How keys or values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +81,7 @@ impl KvType {
 }
 
 /// One head's keys and values, as raw memory.
-pub struct KvView {
+pub(crate) struct KvView {
     k: *mut u8,
     v: *mut u8,
     k_type: KvType,
@@ -86,10 +90,6 @@ pub struct KvView {
     v_pad: usize,
     capacity: usize,
 }
-
-// SAFETY: the pointers are used by `KvLayer` alone, which hands out views for writing only from
-// `&mut self`, to one thread a head, and for reading from `&self`.
-unsafe impl Sync for KvView {}
 
 /// One chunk of positions against some query rows.
 pub(crate) struct ChunkArgs<'a> {
@@ -218,9 +218,10 @@ impl KvLayer {
         for (name, ty, dim) in
             [("keys", shape.k_type, shape.k_dim), ("values", shape.v_type, shape.v_dim)]
         {
-            if dim == 0 || !dim.is_multiple_of(ty.block()) {
+            if dim == 0 || dim > MAX_DIM || !dim.is_multiple_of(ty.block()) {
                 return Err(KvError::Shape(format!(
-                    "a cache of {ty:?} needs heads of a multiple of {} dimensions; the {name} have {dim}",
+                    "a cache of {ty:?} needs heads of a multiple of {} dimensions, up to {MAX_DIM}; \
+                     the {name} have {dim}",
                     ty.block()
                 )));
             }
@@ -260,9 +261,10 @@ impl KvLayer {
     }
 
     fn view_mut(&mut self, head: usize) -> KvView {
+        let view = self.view(head);
         let k = self.k.as_bytes_mut()[head * self.k_head_bytes..].as_mut_ptr();
         let v = self.v.as_bytes_mut()[head * self.v_head_bytes..].as_mut_ptr();
-        KvView { k, v, ..self.view(head) }
+        KvView { k, v, ..view }
     }
 
     /// Stores keys `[tokens][n_head_kv][k_dim]` and values `[tokens][n_head_kv][v_dim]` of the
@@ -316,9 +318,9 @@ impl KvLayer {
         let (q, scale, softcap, pos) = (a.q, a.scale, a.softcap, a.pos);
         team.for_chunks(partial, result, |task, out, scratch| {
             let (head, chunk) = (task / chunks, c0 + task % chunks);
-            for rows in (0..group).step_by(MAX_ROWS) {
-                let n = MAX_ROWS.min(group - rows);
-                let (s, rest) = scratch.as_f32().split_at_mut(MAX_ROWS * CHUNK);
+            for rows in (0..group).step_by(QUERY_ROWS) {
+                let n = QUERY_ROWS.min(group - rows);
+                let (s, rest) = scratch.as_f32().split_at_mut(QUERY_ROWS * CHUNK);
                 let scaled = &mut rest[..n * self.k_dim];
                 let from = (head * group + rows) * self.k_dim;
                 for (x, q) in scaled.iter_mut().zip(&q[from..from + n * self.k_dim]) {
@@ -330,7 +332,7 @@ impl KvLayer {
                     view: &self.view(head),
                     chunk,
                     q: scaled,
-                    ranges: &[(first, pos + 1); MAX_ROWS][..n],
+                    ranges: &[(first, pos + 1); QUERY_ROWS][..n],
                     softcap,
                     s,
                     m: &mut m[rows..rows + n],
@@ -344,19 +346,26 @@ impl KvLayer {
         });
         let partial = &*partial;
         let merge = |head: usize, out: &mut [f32], all: &mut [f32]| {
-            let (stats, o_all) = all.split_at_mut(2 * group);
-            let (m_all, l_all) = stats.split_at_mut(group);
-            let o_all = &mut o_all[..group * v_pad];
-            begin(m_all, l_all, o_all);
-            for c in 0..chunks {
-                let (stats, o) =
-                    partial[(head * chunks + c) * result..][..result].split_at(2 * group);
-                let (m, l) = stats.split_at(group);
-                // SAFETY: the slices have the lengths of `MergeArgs`.
-                unsafe { (ops.attention_merge)(&mut MergeArgs { m, l, o, m_all, l_all, o_all }) }
-            }
-            for (r, out) in out.chunks_exact_mut(self.v_dim).enumerate() {
-                normalize(&o_all[r * v_pad..][..self.v_dim], l_all[r], out);
+            for (i, out) in out.chunks_mut(QUERY_ROWS * self.v_dim).enumerate() {
+                let n = out.len() / self.v_dim;
+                let rows = QUERY_ROWS * i..QUERY_ROWS * i + n;
+                let (stats, o_all) = all.split_at_mut(2 * n);
+                let (m_all, l_all) = stats.split_at_mut(n);
+                let o_all = &mut o_all[..n * v_pad];
+                begin(m_all, l_all, o_all);
+                for c in 0..chunks {
+                    let (stats, o) =
+                        partial[(head * chunks + c) * result..][..result].split_at(2 * group);
+                    let (m, l) = stats.split_at(group);
+                    let (m, l) = (&m[rows.clone()], &l[rows.clone()]);
+                    let o = &o[rows.start * v_pad..rows.end * v_pad];
+                    let mut args = MergeArgs { m, l, o, m_all, l_all, o_all };
+                    // SAFETY: the slices have the lengths of `MergeArgs`.
+                    unsafe { (ops.attention_merge)(&mut args) }
+                }
+                for (r, out) in out.chunks_exact_mut(self.v_dim).enumerate() {
+                    normalize(&o_all[r * v_pad..][..self.v_dim], l_all[r], out);
+                }
             }
         };
         // Merging is a few operations on each result; handing it out pays only for long contexts.
@@ -376,7 +385,7 @@ impl KvLayer {
         let group = a.n_head / self.n_head_kv;
         let v_pad = self.v_dim.next_multiple_of(16);
         let widest = self.k_dim.max(v_pad);
-        let rows = (8192 / widest).clamp(1, MAX_ROWS);
+        let rows = (8192 / widest).clamp(1, QUERY_ROWS);
         // Tokens of a tile, or, if a group is larger than a tile, heads of one token.
         let (tokens, heads) = if group <= rows { (rows / group, group) } else { (1, rows) };
         // Rows in fours, where that is to be had.
@@ -405,7 +414,7 @@ impl KvLayer {
             let (l, memory) = memory.split_at_mut(nr);
             let (m_all, memory) = memory.split_at_mut(nr);
             let (l_all, kv) = memory.split_at_mut(nr);
-            let mut ranges = [(0, 0); MAX_ROWS];
+            let mut ranges = [(0, 0); QUERY_ROWS];
             for r in 0..nr {
                 let (t, h) = (t0 + r / nh, h0 + r % nh);
                 let p = pos + t;

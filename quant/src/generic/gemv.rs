@@ -2,8 +2,8 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::Tile;
 use super::source::{Cache, Packed, Params, Source, codes, flipped, less_zero};
+use super::{Tile, for_blocks};
 use crate::act::ActLayout;
 use crate::simd::{Rows, Simd};
 use crate::table::GemmArgs;
@@ -74,28 +74,14 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
             let mut part =
                 Part { p, stage, params: &params, layout, x, u, inner: [S::splat(0.0); C] };
             let mut cache = Cache::new();
-            let mut ask = || {
-                asked = asked.wrapping_add(step);
-                stream.to::<S>(asked);
-            };
-            ask();
-            part.step::<T, 0>(&mut cache);
-            if T::UNIT > 32 {
-                ask();
-                part.step::<T, 1>(&mut cache);
-                ask();
-                part.step::<T, 2>(&mut cache);
-                ask();
-                part.step::<T, 3>(&mut cache);
-                ask();
-                part.step::<T, 4>(&mut cache);
-                ask();
-                part.step::<T, 5>(&mut cache);
-                ask();
-                part.step::<T, 6>(&mut cache);
-                ask();
-                part.step::<T, 7>(&mut cache);
+            macro_rules! step {
+                ($j:literal) => {
+                    asked = asked.wrapping_add(step);
+                    stream.to::<S>(asked);
+                    part.step::<T, $j>(&mut cache);
+                };
             }
+            for_blocks!(T, step);
             let inner = part.inner;
             for c in 0..C {
                 acc[c] = S::fma(params.d, inner[c], acc[c]);

@@ -1,8 +1,8 @@
 //! Kernel bodies that every level shares.
 //!
 //! [`gemm_scalar`] is the reference: one element at a time. [`gemm`] is written over
-//! [`Simd`] and compiled for each level by `instantiate_gemm!`: one column goes
-//! through [`gemv`], several through a [`panel`]. Formats say how their bits become registers in
+//! [`Simd`] and compiled for each level by `instantiate_gemm!`: up to
+//! [`FEW`](crate::act::FEW) columns go through [`gemv`], more through a [`panel`]. Formats say how their bits become registers in
 //! [`codes`]; those that do not are unpacked to memory first.
 
 pub mod codes;
@@ -11,7 +11,7 @@ pub mod panel;
 pub mod source;
 
 use crate::formats::{IntBlock, Unit};
-use crate::simd::{MAX_ROWS, Rows, Simd};
+use crate::simd::{MAX_ROWS, Rows, Simd, WORDS};
 use crate::table::{GemmArgs, KernelTable, Kernels};
 use crate::types::GgmlType;
 
@@ -157,23 +157,49 @@ impl Tile {
 /// # Safety
 /// As there.
 #[inline(always)]
-pub unsafe fn peak<S: Simd>(turns: u64) -> i32 {
+pub unsafe fn peak<S: Simd>(turns: u64) -> u64 {
     // SAFETY: the caller's promise.
     unsafe {
-        let w = [S::splat_i(0x10), S::splat_i(0x20), S::splat_i(0x30), S::splat_i(0x40)];
-        let mut acc = [S::splat_i(0); 4];
-        for turn in 0..turns {
-            // Another value each time, so that nothing can be computed once for all.
-            let a = std::hint::black_box(turn as i32);
-            for i in 0..4 {
-                acc[i] = S::dot(acc[i], w[i], a, !S::UNSIGNED);
+        let w = [S::splat_i(0x0102_0304); WORDS];
+        let a = [1u8; 4 * WORDS];
+        let mut acc = [S::splat_i(0); CHAINS];
+        for _ in 0..turns {
+            for acc in &mut acc {
+                // Another place each time, so that nothing can be computed once for all.
+                let a = std::hint::black_box(a.as_ptr());
+                *acc = S::add_i(*acc, S::dots(&w, a, false, 15));
             }
         }
         let mut sums = [0i32; MAX_ROWS];
-        S::store_i(sums.as_mut_ptr(), S::add_i(S::add_i(acc[0], acc[1]), S::add_i(acc[2], acc[3])));
-        sums.iter().fold(0, |a, b| a.wrapping_add(*b))
+        for acc in acc {
+            S::store_i(sums.as_mut_ptr(), acc);
+            std::hint::black_box(sums);
+        }
+        // Each word is 4 multiplications and 4 additions in each row.
+        turns * (CHAINS * WORDS * S::ROWS * 8) as u64
     }
 }
+
+/// Products of [`peak`] that do not wait for each other.
+const CHAINS: usize = 4;
+
+/// Calls `$do!` for each 32 weights of a unit of `$source`, with literals, since codes are unpacked by
+/// their place in it.
+macro_rules! for_blocks {
+    ($source:ident, $do:ident) => {
+        $do!(0);
+        if $source::UNIT > 32 {
+            $do!(1);
+            $do!(2);
+            $do!(3);
+            $do!(4);
+            $do!(5);
+            $do!(6);
+            $do!(7);
+        }
+    };
+}
+use for_blocks;
 
 macro_rules! install_int {
     ([$table:ident] $( ($variant:ident, $block:ident) )*) => {
@@ -217,6 +243,7 @@ macro_rules! instantiate_gemm {
 
             $(#[$attr])*
             unsafe fn unpacked<B: IntBlock>(args: &mut GemmArgs<'_>) {
+                const { assert!(!B::HAS_MIN, "unpacked units have no minimums") };
                 args.unpack = Some(unpack::<B>);
                 // SAFETY: the caller's promise.
                 unsafe {
@@ -230,7 +257,7 @@ macro_rules! instantiate_gemm {
             }
 
             $(#[$attr])*
-            unsafe fn peak(turns: u64) -> i32 {
+            unsafe fn peak(turns: u64) -> u64 {
                 // SAFETY: the caller's promise.
                 unsafe { $crate::generic::peak::<S>(turns) }
             }

@@ -8,15 +8,15 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::Tile;
 use super::source::{Cache, STAGE, Source, Unpack, codes, flipped, less_zero};
+use super::{Tile, for_blocks};
 use crate::act::GROUP;
 use crate::par::SCRATCH_BYTES;
 use crate::simd::{Rows, Simd};
 use crate::table::GemmArgs;
 
-/// Bytes of a panel: what leaves the first-level cache to the activations is good enough, since a
-/// panel is read once for several columns.
+/// Bytes of a panel, which with the activations of some columns is to stay in the second-level cache:
+/// it is read once for several columns.
 const PANEL: usize = 96 * 1024;
 const _: () = assert!(STAGE + PANEL <= SCRATCH_BYTES);
 
@@ -106,16 +106,13 @@ unsafe fn unpack<S: Simd, T: Source>(
             S::store(panel.add(l.dmin).cast(), params.dmin);
         }
         let mut cache = Cache::new();
-        S::store_panel(panel, &codes::<S, T, 0>(p, stage, &mut cache));
-        if T::UNIT > 32 {
-            S::store_panel(panel.add(32 * S::ROWS), &codes::<S, T, 1>(p, stage, &mut cache));
-            S::store_panel(panel.add(64 * S::ROWS), &codes::<S, T, 2>(p, stage, &mut cache));
-            S::store_panel(panel.add(96 * S::ROWS), &codes::<S, T, 3>(p, stage, &mut cache));
-            S::store_panel(panel.add(128 * S::ROWS), &codes::<S, T, 4>(p, stage, &mut cache));
-            S::store_panel(panel.add(160 * S::ROWS), &codes::<S, T, 5>(p, stage, &mut cache));
-            S::store_panel(panel.add(192 * S::ROWS), &codes::<S, T, 6>(p, stage, &mut cache));
-            S::store_panel(panel.add(224 * S::ROWS), &codes::<S, T, 7>(p, stage, &mut cache));
+        macro_rules! store {
+            ($j:literal) => {
+                let codes = codes::<S, T, $j>(p, stage, &mut cache);
+                S::store_panel(panel.add(32 * S::ROWS * $j), &codes);
+            };
         }
+        for_blocks!(T, store);
     }
 }
 

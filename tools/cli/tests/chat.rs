@@ -95,6 +95,14 @@ impl Chat {
     }
 }
 
+impl Drop for Chat {
+    /// A test that failed leaves no program behind that goes on talking.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A model of two layers that talks nonsense.
 fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/archs/llama.gguf")

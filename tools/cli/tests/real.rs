@@ -109,6 +109,10 @@ fn the_capital_of_france_is_paris() {
 /// prompts down to 0.15; "The capital of France is" goes apart at its sixth token.)
 const NEAR_TIE: f64 = 0.2;
 
+/// Prompts of which the recorded margin is llama.cpp's own rounding. "Prime numbers: ..." goes apart where
+/// Gemma's weights, computed in f32, prefer 9 to 5 by 0.02: Siskin says 5 by 0.09, llama.cpp 9 by 0.55.
+const TIES_IN_F32: [(&str, &str); 1] = [("gemma3", "primes")];
+
 /// The path of a model that is at hand.
 fn at_hand(name: &str) -> Option<String> {
     let found = folder::models().into_iter().find(|m| m.name == Some(name))?;
@@ -123,7 +127,8 @@ fn greedy(recorded: &str, model: &str) {
     let cases = models.iter().find(|m| m["model"] == recorded).expect("a recorded model");
     let mut compared = 0;
     for case in cases["prompts"].as_array().expect("a list") {
-        if case["min_margin_32"].as_f64().expect("a number") < NEAR_TIE {
+        let tie = TIES_IN_F32.iter().any(|(m, name)| *m == recorded && case["name"] == *name);
+        if tie || case["min_margin_32"].as_f64().expect("a number") < NEAR_TIE {
             continue;
         }
         let prompt = case["prompt"].as_str().expect("a text");

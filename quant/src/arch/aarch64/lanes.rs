@@ -50,6 +50,7 @@ unsafe fn narrow(x: float32x4_t) -> uint16x4_t {
 impl<D: Dot> Prefetch for Neon<D> {
     #[inline(always)]
     fn prefetch(p: *const u8) {
+        // SAFETY: a prefetch faults on no address.
         unsafe {
             asm!("prfm pldl2keep, [{p}]", p = in(reg) p,
                 options(readonly, nostack, preserves_flags));

@@ -117,10 +117,9 @@ unsafe impl<D: Dot> Simd for Neon<D> {
     #[inline(always)]
     unsafe fn gather_word(rows: Rows, offset: usize) -> int32x4_t {
         unsafe {
-            let word = |r: usize| rows.row(r).add(offset).cast::<i32>();
-            let x = vld1q_lane_s32::<0>(word(0), vdupq_n_s32(0));
-            let x = vld1q_lane_s32::<1>(word(1), x);
-            vld1q_lane_s32::<3>(word(3), vld1q_lane_s32::<2>(word(2), x))
+            let word = |r: usize| rows.row(r).add(offset).cast::<i32>().read_unaligned();
+            let x = vsetq_lane_s32::<1>(word(1), vdupq_n_s32(word(0)));
+            vsetq_lane_s32::<3>(word(3), vsetq_lane_s32::<2>(word(2), x))
         }
     }
     // Codes without sign are below 128: as signed bytes they are the same.

@@ -24,19 +24,23 @@ pub const EVEX: u8 = 2;
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512;
 
+#[inline(always)]
+fn prefetch(p: *const u8) {
+    // SAFETY: SSE is a part of every x86-64, and a prefetch faults on no address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+}
+
 impl<const DOT: u8> Prefetch for Avx2<DOT> {
     #[inline(always)]
     fn prefetch(p: *const u8) {
-        // A part of SSE, which every x86-64 has.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        prefetch(p);
     }
 }
 
 impl Prefetch for Avx512 {
     #[inline(always)]
     fn prefetch(p: *const u8) {
-        // A part of SSE, which every x86-64 has.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        prefetch(p);
     }
 }
 
