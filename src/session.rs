@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use siskin_quant::attention::KvType;
 
+use crate::engine::mib;
 use crate::model::{Hparams, KvCache, LOGIT_ROWS, MemoryPlan, Pass, SessionShape, Workspace};
 use crate::{Engine, Error, Result, memory};
 
@@ -140,16 +141,25 @@ impl Session {
     /// Allocates all that decoding needs. The pages of the cache take memory as positions are used.
     ///
     /// # Errors
-    /// As [`Engine::plan`].
+    /// As [`Engine::plan`], and [`Error::Memory`] for what the system refuses all the same.
     pub fn new(engine: &Engine, options: &SessionOptions) -> Result<Session> {
         let (shape, plan) = engine.plan(options)?;
         let model = &engine.inner().model;
+        // The plan knows what the machine has, not how much of it this process may take.
+        let whole = |error| match error {
+            Error::Memory(reason) => Error::Memory(format!(
+                "{reason}, of {} KV cache + {} workspace; shorten the context or quantize the cache",
+                mib(plan.kv_cache),
+                mib(plan.workspace),
+            )),
+            other => other,
+        };
         Ok(Session {
             shape,
             plan,
-            ws: Workspace::new(&model.hparams, &model.weights, &shape)?,
-            cache: KvCache::new(&model.hparams, &shape)?,
-            tokens: memory::reserved(shape.n_ctx)?,
+            ws: Workspace::new(&model.hparams, &model.weights, &shape).map_err(whole)?,
+            cache: KvCache::new(&model.hparams, &shape).map_err(whole)?,
+            tokens: memory::reserved(shape.n_ctx).map_err(whole)?,
             rows: Vec::new(),
             cancel: Arc::new(AtomicBool::new(false)),
             engine: engine.clone(),
