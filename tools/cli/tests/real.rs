@@ -243,3 +243,57 @@ fn the_readme_shows_real_output() {
     assert!(shown.len() > 100, "{shown}");
     assert!(printed.starts_with(&shown), "README.md shows\n{shown}\nbut it is\n{printed}");
 }
+
+/// Perplexity is llama.cpp's or better, but for half a percent, by which two ways of rounding
+/// activations may differ.
+#[test]
+fn perplexity_is_that_of_llama_cpp() {
+    const CHUNKS: usize = 2;
+    const TOLERANCE: f64 = 1.005;
+
+    let Some(corpus) = std::env::var_os("SISKIN_TEST_CORPUS") else {
+        eprintln!("SKIPPED: SISKIN_TEST_CORPUS does not name the test part of WikiText-2 (raw)");
+        return;
+    };
+    let recorded: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/data/ppl/ppl.json")).expect("JSON");
+    let text = std::fs::read(&corpus).expect("SISKIN_TEST_CORPUS names a file");
+    assert_eq!(sha256(&text), recorded["text_sha256"], "SISKIN_TEST_CORPUS is another text");
+    let corpus = corpus.to_str().expect("UTF-8");
+    let rows = recorded["models"].as_array().expect("a list");
+    let models =
+        [("smollm2", "smollm2-135m"), ("gemma3", "gemma3-270m"), ("qwen", "qwen2.5-coder-0.5b")];
+    for (name, stored) in models {
+        let Some(model) = at_hand(stored) else { continue };
+        let model = model.to_str().expect("UTF-8");
+        // With flash attention, which is llama.cpp's default. (The two ways that it has differ by
+        // a percent over some chunks.)
+        let is = |row: &&serde_json::Value| {
+            row["model"] == name && row["settings"]["flash_attn"] == "on"
+        };
+        let row = rows.iter().find(is).expect("a recorded model");
+        let nlls = row["chunk_mean_nll"].as_array().expect("a list");
+
+        let ids = stdout(&["tokenize", "-m", model, "--no-special", "-f", corpus]);
+        let scored = 8192;
+        let ids = ids.split_whitespace().take(scored).map(|id| id.parse::<u32>().expect("an id"));
+        let ids: Vec<u8> = ids.flat_map(u32::to_le_bytes).collect();
+        assert_eq!(sha256(&ids), row["tokens_sha256"], "{name}: the tokens are others");
+
+        for n in 1..=CHUNKS {
+            let chunks = n.to_string();
+            let args = ["perplexity", "-m", model, "-f", corpus, "--chunks", &chunks, "--json"];
+            let got: serde_json::Value = serde_json::from_str(&stdout(&args)).expect("JSON");
+            let got = got["ppl"].as_f64().expect("a number");
+            let sum: f64 = nlls.iter().take(n).map(|x| x.as_f64().expect("a number")).sum();
+            let want = (sum / n as f64).exp();
+            eprintln!("{name}, {n} chunks: {got:.4}, llama.cpp {want:.4}");
+            assert!(got <= want * TOLERANCE, "{name}, {n} chunks: {got:.4}, not {want:.4}");
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
