@@ -44,8 +44,8 @@ use clap::{Parser, Subcommand};
         SISKIN_HOME   where models are kept (default: siskin/models in the user's cache folder)\n  \
         HF_TOKEN      a token for models of the hub that need one\n  \
         HF_ENDPOINT   a mirror of the hub\n  \
-        SISKIN_CPU    forces a kernel level: scalar, wide, avx2, avxvnni, avx512, neon,\n  \
-                        dotprod, i8mm\n  \
+        SISKIN_CPU    forces a kernel level: scalar, wide, avx2, avxvnni, avx512vl,\n  \
+                        avx512, neon, dotprod, i8mm\n  \
         NO_COLOR      no colours\n\n\
         Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted."
 )]

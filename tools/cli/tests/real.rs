@@ -265,7 +265,7 @@ fn perplexity_is_that_of_llama_cpp() {
         [("smollm2", "smollm2-135m"), ("gemma3", "gemma3-270m"), ("qwen", "qwen2.5-coder-0.5b")];
     for (name, stored) in models {
         let Some(model) = at_hand(stored) else { continue };
-        let model = model.to_str().expect("UTF-8");
+        let model = model.as_str();
         // With flash attention, which is llama.cpp's default. (The two ways that it has differ by
         // a percent over some chunks.)
         let is = |row: &&serde_json::Value| {
