@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn what_holds_no_weights_is_refused() {
         for ty in ["i32", "q8_k", "q9_9"] {
-            let error = describe("llama-1b", ty).err().expect("refused").to_string();
+            let error = describe("llama-1b", ty).expect_err("refused").to_string();
             assert!(error.contains(ty) && error.contains("q4_k_m"), "{error}");
         }
     }
