@@ -1,6 +1,10 @@
 //! `siskin chat` as a user has it: on a terminal.
 #![cfg(unix)]
 
+#[path = "../../../tests/gguf/folder.rs"]
+#[allow(dead_code, reason = "this test uses a part")]
+mod folder;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -184,10 +188,13 @@ fn fetched() -> bool {
         .args(["pull", "smollm2-135m"])
         .output()
         .expect("the command starts");
-    if !output.status.success() {
-        eprintln!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr));
+    if output.status.success() {
+        return true;
     }
-    output.status.success()
+    let reason = String::from_utf8_lossy(&output.stderr);
+    assert!(!folder::required("smollm2-135m"), "the model cannot be fetched: {reason}");
+    folder::say(&format!("SKIPPED: the model cannot be fetched: {reason}"));
+    false
 }
 
 #[test]
