@@ -289,7 +289,7 @@ fn parse_order(text: &str) -> Result<Order, String> {
 }
 
 /// Bytes with a unit: `3500M`, `4G`, `1.5GiB`; a unit is a power of 1024.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size such as 3500M"))?;

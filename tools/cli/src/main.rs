@@ -17,10 +17,12 @@ mod perplexity;
 mod pip;
 mod process;
 mod prompt;
+mod quantize;
 mod run;
 mod shape;
 mod store;
 mod tokenize;
+mod writing;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -63,6 +65,7 @@ enum Command {
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),
     Bench(bench::BenchArgs),
+    Quantize(quantize::QuantizeArgs),
     Pull(store::PullArgs),
     List(store::ListArgs),
     Rm(store::RmArgs),
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::main(args),
         Command::Perplexity(args) => perplexity::main(args),
         Command::Bench(args) => bench::main(args),
+        Command::Quantize(args) => quantize::main(args),
         Command::Pull(args) => store::pull(args),
         Command::List(args) => store::list(args),
         Command::Rm(args) => store::remove(args),

@@ -5,7 +5,16 @@
 #![deny(unsafe_code)]
 
 mod error;
+mod file_type;
+mod gguf_source;
+pub mod mix;
+pub mod plan;
 pub mod source;
+pub mod write;
 
 pub use error::{Error, Result};
+pub use file_type::{FILE_TYPES, FileType};
+pub use gguf_source::GgufSource;
+pub use plan::{Plan, PlanOptions, TensorRule};
 pub use source::{Facts, Source, TensorDesc};
+pub use write::{Key, Progress, WriteOptions, Written};
