@@ -243,19 +243,6 @@ const RULES: &[Rule] = {
     ]
 };
 
-/// What rules ask of a model.
-#[derive(Clone, Copy, Debug)]
-pub struct Model<'a> {
-    /// Its sizes.
-    pub facts: &'a Facts,
-    /// Matrices of values.
-    pub n_values: usize,
-    /// True if the embeddings are the output matrix.
-    pub tied: bool,
-    /// True if there is an importance matrix.
-    pub imatrix: bool,
-}
-
 /// Where a tensor stands among those of its role: its index, and how many there are.
 #[derive(Clone, Copy)]
 struct Place {
@@ -264,8 +251,7 @@ struct Place {
 }
 
 impl If {
-    fn holds(self, model: &Model<'_>, Place { i, n }: Place) -> bool {
-        let facts = model.facts;
+    fn holds(self, facts: &Facts, imatrix: bool, Place { i, n }: Place) -> bool {
         let grouped = facts.n_head / facts.n_head_kv.max(1) >= 4;
         match self {
             If::Grouped => grouped,
@@ -275,8 +261,8 @@ impl If {
             If::Llama70B => {
                 facts.arch == "llama" && facts.n_layer == 80 && facts.n_head != facts.n_head_kv
             }
-            If::Imatrix => model.imatrix,
-            If::NoImatrix => !model.imatrix,
+            If::Imatrix => imatrix,
+            If::NoImatrix => !imatrix,
             If::First(count) => i < count,
             If::Early(part) => i < n / part,
             If::MoreBits => i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2,
@@ -285,29 +271,61 @@ impl If {
     }
 }
 
-/// The type of a tensor in a file of a named type. `nth` is how many matrices of values come in
-/// the layers before it.
-pub fn choose(file: &FileType, tensor: &TensorDesc, model: &Model<'_>, nth: usize) -> GgmlType {
-    let role = Role::of(&tensor.name);
-    let cols = tensor.cols();
-    if role == Role::Output || (role == Role::TokenEmbd && model.tied) {
-        return output_type(file, cols);
+/// The rules of a file type, for the tensors of one model.
+pub struct Mix<'a> {
+    file: &'a FileType,
+    facts: &'a Facts,
+    imatrix: bool,
+    /// The layers of the matrices of values, in order.
+    values: Vec<Option<usize>>,
+    tied: bool,
+}
+
+impl<'a> Mix<'a> {
+    /// For a model with these tensors; `imatrix` says whether there is an importance matrix.
+    pub fn new(
+        file: &'a FileType,
+        tensors: &[TensorDesc],
+        facts: &'a Facts,
+        imatrix: bool,
+    ) -> Mix<'a> {
+        let values = tensors.iter().filter(|t| Role::of(&t.name).has_values());
+        let mut values: Vec<_> = values.map(|t| layer_of(&t.name)).collect();
+        values.sort_unstable();
+        let tied = !tensors.iter().any(|t| Role::of(&t.name) == Role::Output);
+        Mix { file, facts, imatrix, values, tied }
     }
-    if file.name == "MXFP4_MOE" {
-        let expert = tensor.shape.get(2).is_some_and(|n| *n > 1);
-        return if expert { GgmlType::MXFP4 } else { GgmlType::Q8_0 };
+
+    /// True if the embeddings are the output matrix.
+    pub fn tied(&self) -> bool {
+        self.tied
     }
-    let place = if role.has_values() {
-        Place { i: nth, n: model.n_values }
-    } else {
-        Place { i: layer_of(&tensor.name).unwrap_or(0), n: model.facts.n_layer }
-    };
-    let fits = |rule: &&Rule| {
-        (rule.0.is_empty() || rule.0.contains(&file.name))
-            && rule.1.contains(&role)
-            && rule.2.iter().all(|condition| condition.holds(model, place))
-    };
-    RULES.iter().find(fits).map_or(file.base, |rule| rule.3)
+
+    /// The type of a tensor, if its rows are whole blocks of it (see [`fitting`]).
+    pub fn choose(&self, tensor: &TensorDesc) -> GgmlType {
+        let role = Role::of(&tensor.name);
+        if role == Role::Output || (role == Role::TokenEmbd && self.tied) {
+            return output_type(self.file, tensor.cols());
+        }
+        if self.file.name == "MXFP4_MOE" {
+            let expert = tensor.shape.get(2).is_some_and(|n| *n > 1);
+            return if expert { GgmlType::MXFP4 } else { GgmlType::Q8_0 };
+        }
+        let layer = layer_of(&tensor.name);
+        let place = if role.has_values() {
+            let before = self.values.iter().filter(|l| **l < layer).count();
+            Place { i: before, n: self.values.len() }
+        } else {
+            Place { i: layer.unwrap_or(0), n: self.facts.n_layer }
+        };
+        let holds = |condition: &If| condition.holds(self.facts, self.imatrix, place);
+        let fits = |Rule(files, roles, conditions, _): &&Rule| {
+            (files.is_empty() || files.contains(&self.file.name))
+                && roles.contains(&role)
+                && conditions.iter().all(holds)
+        };
+        RULES.iter().find(fits).map_or(self.file.base, |rule| rule.3)
+    }
 }
 
 /// The type of the output matrix, which decides every token.
@@ -320,5 +338,34 @@ fn output_type(file: &FileType, cols: usize) -> GgmlType {
         GgmlType::Q8_0
     } else {
         GgmlType::Q6_K
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_does_not_fit_is_replaced_as_in_llama_cpp() {
+        assert_eq!(fitting(GgmlType::Q4_K, 2048), GgmlType::Q4_K);
+        assert_eq!(fitting(GgmlType::Q4_K, 576), GgmlType::Q5_0);
+        assert_eq!(fitting(GgmlType::Q6_K, 576), GgmlType::Q8_0);
+        assert_eq!(fitting(GgmlType::IQ3_S, 576), GgmlType::IQ4_NL);
+        assert_eq!(fitting(GgmlType::Q4_K, 50), GgmlType::F16);
+    }
+
+    #[test]
+    fn vectors_and_norms_stay_as_they_are() {
+        let tensor = |name: &str, shape: &[u64]| TensorDesc {
+            name: name.into(),
+            shape: shape.to_vec(),
+            ty: GgmlType::F32,
+        };
+        assert!(is_quantized(&tensor("blk.0.ffn_up.weight", &[64, 32])));
+        assert!(is_quantized(&tensor("blk.0.ffn_up_exps.weight", &[64, 32, 4])));
+        assert!(!is_quantized(&tensor("blk.0.ffn_up.bias", &[64])));
+        assert!(!is_quantized(&tensor("blk.0.ffn_up.weight", &[64, 1])));
+        assert!(!is_quantized(&tensor("blk.0.attn_q_norm.weight", &[64, 32])));
+        assert!(!is_quantized(&tensor("blk.0.ffn_gate_inp.weight", &[64, 32])));
     }
 }

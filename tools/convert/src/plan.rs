@@ -1,11 +1,13 @@
 //! The type of every tensor of a file, decided before anything is written.
 
+use std::collections::BTreeMap;
+
 use regex::Regex;
 use siskin::GgmlType;
 use siskin_quant::types::Act;
 
 use crate::file_type::FileType;
-use crate::mix::{self, Model, Role};
+use crate::mix::{self, Mix, Role};
 use crate::{Error, Result, Source, TensorDesc};
 
 /// A type for the tensors whose name a pattern finds: `ffn_down=q6_k`.
@@ -114,23 +116,15 @@ impl Plan {
     /// again, a tensor needs an importance matrix and there is none, or a rule fits no tensor.
     pub fn new(source: &dyn Source, options: &PlanOptions) -> Result<Plan> {
         let tensors = source.tensors();
-        let model = Model {
-            facts: source.facts(),
-            n_values: tensors.iter().filter(|t| is_values(t)).count(),
-            tied: !tensors.iter().any(|t| t.name == "output.weight"),
-            imatrix: options.imatrix,
-        };
-        let mut notes = Vec::new();
+        let mix = Mix::new(options.file_type, tensors, source.facts(), options.imatrix);
+        // Rows of this length, that are no whole blocks of the first type: the second, so often.
+        let mut replaced: BTreeMap<(usize, GgmlType, GgmlType), usize> = BTreeMap::new();
         let mut types = Vec::with_capacity(tensors.len());
         for tensor in tensors {
-            let wanted = wanted(tensor, tensors, &model, options);
+            let wanted = wanted(tensor, &mix, options);
             let fitting = mix::fitting(wanted, tensor.cols());
             if fitting != wanted {
-                notes.push(format!(
-                    "{} has rows of {}, no whole blocks of {wanted}: {fitting}",
-                    tensor.name,
-                    tensor.cols()
-                ));
+                *replaced.entry((tensor.cols(), wanted, fitting)).or_default() += 1;
             }
             types.push(fitting);
         }
@@ -139,6 +133,13 @@ impl Plan {
             return Err(Error::Invalid(format!("no tensor's name has `{}` in it", rule.pattern)));
         }
         check(source, &types, options)?;
+        let note = |((cols, wanted, fitting), n)| {
+            let block = GgmlType::block_len(wanted);
+            format!(
+                "{n} tensors become {fitting}: rows of {cols} are no blocks of {block} ({wanted})"
+            )
+        };
+        let notes = replaced.into_iter().map(note).collect();
         Ok(Plan { types, file_type: options.file_type.number, notes })
     }
 
@@ -160,23 +161,14 @@ pub fn n_bytes(tensor: &TensorDesc, ty: GgmlType) -> u64 {
     ty.row_bytes(tensor.cols()).unwrap_or(0) as u64 * tensor.rows()
 }
 
-fn is_values(tensor: &TensorDesc) -> bool {
-    matches!(Role::of(&tensor.name), Role::AttnV | Role::AttnQkv)
-}
-
 /// The type that the options ask for.
-fn wanted(
-    tensor: &TensorDesc,
-    tensors: &[TensorDesc],
-    model: &Model<'_>,
-    options: &PlanOptions,
-) -> GgmlType {
+fn wanted(tensor: &TensorDesc, mix: &Mix<'_>, options: &PlanOptions) -> GgmlType {
     let base = options.file_type.base;
     if !mix::is_quantized(tensor) {
         return tensor.ty;
     }
     let role = Role::of(&tensor.name);
-    let tied = role == Role::TokenEmbd && model.tied;
+    let tied = role == Role::TokenEmbd && mix.tied();
     match role {
         Role::TokenEmbd if options.embedding.is_some() => return options.embedding.unwrap_or(base),
         Role::Output if options.output.is_some() => return options.output.unwrap_or(base),
@@ -191,10 +183,7 @@ fn wanted(
     if options.pure || is_float(base) {
         return base;
     }
-    let layer = mix::layer_of(&tensor.name);
-    let before = |t: &&TensorDesc| is_values(t) && mix::layer_of(&t.name) < layer;
-    let nth = if is_values(tensor) { tensors.iter().filter(before).count() } else { 0 };
-    mix::choose(options.file_type, tensor, model, nth)
+    mix.choose(tensor)
 }
 
 /// Refuses what would be of no use.
