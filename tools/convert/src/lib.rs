@@ -4,8 +4,11 @@
 //! have, whose values come in slices of rows. What is written appears at its path when it is whole.
 #![deny(unsafe_code)]
 
+pub mod compare;
 mod error;
+pub mod imatrix;
 pub mod source;
 
 pub use error::{Error, Result};
+pub use imatrix::Imatrix;
 pub use source::{Facts, Source, TensorDesc};
