@@ -6,10 +6,13 @@ mod bench_record;
 mod catalog;
 mod chat;
 mod check;
+mod chunks;
+mod compare;
 mod complete;
 mod download;
 mod ftype;
 mod hub;
+mod imatrix;
 mod inspect;
 mod logits;
 mod output;
@@ -62,6 +65,8 @@ enum Command {
     Tokenize(tokenize::TokenizeArgs),
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),
+    Compare(compare::CompareArgs),
+    Imatrix(imatrix::ImatrixArgs),
     Bench(bench::BenchArgs),
     Pull(store::PullArgs),
     List(store::ListArgs),
@@ -91,6 +96,8 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::main(args),
         Command::Logits(args) => logits::main(args),
         Command::Perplexity(args) => perplexity::main(args),
+        Command::Compare(args) => compare::main(args),
+        Command::Imatrix(args) => imatrix::main(args),
         Command::Bench(args) => bench::main(args),
         Command::Pull(args) => store::pull(args),
         Command::List(args) => store::list(args),
