@@ -105,7 +105,7 @@ fn collect(args: &mut ImatrixArgs, text: &Path) -> anyhow::Result<(Vec<InputSums
     session.collect_imatrix(args.process_output)?;
     let bar = chunks.progress()?;
     let _interruptible = process::Interruptible::new(session.cancel_handle())?;
-    let mut read = |session: &mut Session, chunk: &[u32]| {
+    let read = |session: &mut Session, chunk: &[u32]| {
         session.rewind(0);
         if args.process_output {
             return session.prefill_all(chunk, |_, _| Ok(()));

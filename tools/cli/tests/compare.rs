@@ -168,3 +168,18 @@ fn what_cannot_be_compared_is_refused() {
         assert!(ended.stderr.contains(want), "{}", ended.stderr);
     }
 }
+
+#[test]
+fn the_memory_of_all_models_counts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = text(folder.path());
+    let model = tiny("llama");
+    let plan = json(&siskin(&["inspect", &model, "--json", "-c", "24"])).remove(0);
+    let one = plan["memory"]["total"].as_u64().expect("bytes");
+    for (limit, fits) in [(2 * one, true), (2 * one - 1, false)] {
+        let limit = limit.to_string();
+        let ended = siskin(&["compare", &model, &model, "-f", &text, "-c", "24", "--mem", &limit]);
+        assert_eq!(ended.code == 0, fits, "{}", ended.stderr);
+        assert_eq!(ended.stderr.contains("the models take"), !fits, "{}", ended.stderr);
+    }
+}
