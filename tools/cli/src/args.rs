@@ -18,6 +18,21 @@ pub struct ModelArgs {
     /// A path, a name in the store, or hf:OWNER/REPO/FILE.gguf.
     #[arg(short, long, default_value = crate::catalog::DEFAULT)]
     pub model: String,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+impl ModelArgs {
+    /// Finds, or fetches, the model and loads it.
+    pub fn load(&self) -> anyhow::Result<Engine> {
+        self.engine.load(&self.model)
+    }
+}
+
+/// How to load a model.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub struct EngineArgs {
     /// Threads [default: physical cores, on Arm the big ones].
     #[arg(short, long)]
     pub threads: Option<usize>,
@@ -39,10 +54,10 @@ pub struct ModelArgs {
     pub mlock: bool,
 }
 
-impl ModelArgs {
-    /// Finds, or fetches, the model and loads it.
-    pub fn load(&self) -> anyhow::Result<Engine> {
-        self.load_file(GgufFile::open(store::resolve(&self.model)?)?)
+impl EngineArgs {
+    /// Finds, or fetches, a model and loads it.
+    pub fn load(&self, model: &str) -> anyhow::Result<Engine> {
+        self.load_file(GgufFile::open(store::resolve(model)?)?)
     }
 
     /// Loads a file that is open.

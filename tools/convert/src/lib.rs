@@ -4,9 +4,11 @@
 //! have, whose values come in slices of rows. What is written appears at its path when it is whole.
 #![deny(unsafe_code)]
 
+pub mod compare;
 mod error;
 mod file_type;
 mod gguf_source;
+pub mod imatrix;
 pub mod mix;
 pub mod plan;
 pub mod source;
@@ -15,6 +17,7 @@ pub mod write;
 pub use error::{Error, Result};
 pub use file_type::{FILE_TYPES, FileType};
 pub use gguf_source::GgufSource;
+pub use imatrix::Imatrix;
 pub use plan::{Plan, PlanOptions, TensorRule};
 pub use source::{Facts, Source, TensorDesc};
 pub use write::{Key, Progress, WriteOptions, Written};
