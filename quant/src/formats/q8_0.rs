@@ -4,7 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, f16_bytes, inverse};
 use crate::GgmlType;
-use crate::quantize::lanes::{F16_MAX, code_byte, round_half_away};
+use crate::lanes::Lanes;
+use crate::quantize::lanes::{Cpu, F16_MAX, code_byte, round_half_away};
 use crate::quantize::{GROUP, Search};
 
 /// 32 weights in 34 bytes.
@@ -54,7 +55,12 @@ impl Block for BlockQ8_0 {
 /// No search: what these bits could gain is far below what any other step of a model loses.
 impl Search for BlockQ8_0 {
     #[inline(always)]
-    fn search(x: &[f32; GROUP], _importance: Option<&[f32; GROUP]>, out: &mut [Self]) {
+    fn search<L: Lanes>(
+        _cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        _importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
         let (blocks, _) = x.as_chunks();
         for (out, x) in out.iter_mut().zip(blocks) {
             *out = Self::quantize(x);

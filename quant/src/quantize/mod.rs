@@ -6,11 +6,20 @@
 //! at every level, since a body works on 16 sub-blocks side by side (a lane is a sub-block, never
 //! a part of one), and nothing is fused, reassociated or taken from a mathematical library.
 
+pub mod affine;
 pub mod lanes;
+pub mod scale_min;
+pub mod weights;
+pub static MODE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+pub fn mode() -> u32 {
+    MODE.load(std::sync::atomic::Ordering::Relaxed)
+}
 
 use bytemuck::try_cast_slice_mut;
 
 use crate::formats::Block;
+use crate::lanes::Lanes;
+use lanes::Cpu;
 
 /// Values that are searched together: whole blocks of every format.
 pub const GROUP: usize = 512;
@@ -35,7 +44,12 @@ pub trait Search: Block {
     /// The bits of a block depend on its own values and importances only. No value is NaN or
     /// beyond ±3e8. Importances are within 1e-7 to 1, the greatest of a block being 1; without, the
     /// format chooses its weights.
-    fn search(x: &[f32; GROUP], importance: Option<&[f32; GROUP]>, out: &mut [Self]);
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    );
 }
 
 /// Quantizes rows by the search of `B`. See [`QuantizeFn`].
@@ -43,7 +57,12 @@ pub trait Search: Block {
 /// The values are as many as the bytes hold, in whole blocks; those are multiples of the number of
 /// importances, which is not zero.
 #[inline(always)]
-pub fn rows<B: Search>(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+pub fn rows<L: Lanes, B: Search>(
+    cpu: Cpu<L>,
+    x: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) {
     // A block has the alignment of a byte, and the length is whole blocks: the cast cannot fail.
     let blocks: &mut [B] = try_cast_slice_mut(out).unwrap_or(&mut []);
     let (mut values, mut weights) = ([0.0; GROUP], [0.0; GROUP]);
@@ -56,7 +75,7 @@ pub fn rows<B: Search>(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         }
         values[x.len()..].fill(0.0);
         let Some(importance) = importance else {
-            B::search(&values, None, blocks);
+            B::search(cpu, &values, None, blocks);
             continue;
         };
         for block in weights[..x.len()].chunks_exact_mut(B::LEN) {
@@ -67,7 +86,7 @@ pub fn rows<B: Search>(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
                 column = 0;
             }
         }
-        B::search(&values, Some(&weights), blocks);
+        B::search(cpu, &values, Some(&weights), blocks);
     }
 }
 
@@ -89,6 +108,7 @@ macro_rules! for_each_search {
     ($then:path [$($args:tt)*]) => {
         $then! { [$($args)*]
             (Q8_0, BlockQ8_0)
+            (Q4_K, BlockQ4K)
         }
     };
 }
@@ -106,14 +126,16 @@ pub(crate) use install_search;
 
 /// Compiles the quantizers for a level: a module with a function `install`.
 macro_rules! instantiate_quantize {
-    ($module:ident, $(#[$attr:meta])*) => {
+    ($module:ident, $lanes:ty, $(#[$attr:meta])*) => {
         mod $module {
             use $crate::quantize::Search;
             use $crate::table::KernelTable;
 
             $(#[$attr])*
             unsafe fn quantize<B: Search>(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-                $crate::quantize::rows::<B>(x, importance, out);
+                // SAFETY: the caller's promise.
+                let cpu = unsafe { $crate::quantize::lanes::Cpu::<$lanes>::new() };
+                $crate::quantize::rows::<$lanes, B>(cpu, x, importance, out);
             }
 
             /// Installs the quantizers.
@@ -127,5 +149,5 @@ macro_rules! instantiate_quantize {
 }
 pub(crate) use instantiate_quantize;
 
-instantiate_quantize!(portable,);
+instantiate_quantize!(portable, crate::lanes::Portable,);
 pub(crate) use portable::install as install_portable;

@@ -69,9 +69,13 @@ instantiate_gemm!(
     super::Avx512,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 );
-// Without fused multiplication, which these never use.
-instantiate_quantize!(quantize_avx2, #[target_feature(enable = "avx2")]);
+instantiate_quantize!(
+    quantize_avx2,
+    super::Avx2<{ super::MADD }>,
+    #[target_feature(enable = "avx2,fma,f16c")]
+);
 instantiate_quantize!(
     quantize_avx512,
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+    super::Avx512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 );
