@@ -153,23 +153,22 @@ impl<L: Lanes> Affine<L> {
             low = low.min(zero);
         }
         let range = (high - low).max(zero);
-        let mut best = Grid { scale: zero, min: low };
+        let ends = Grid { scale: range * zero.like(1.0 / self.top), min: low };
+        let mut best = ends;
         let mut best_gain = zero.like(-1.0);
-        for (below, above) in STARTS {
-            // Part of a step is cut off at either end.
-            let scale = range * zero.like(1.0 / (self.top + below + above));
-            let mut grid = Grid { scale, min: low + zero.like(*below) * scale };
+        let cuts = STARTS.iter().map(|cut| (true, cut)).chain(STEPS.iter().map(|cut| (false, cut)));
+        for (first, (below, above)) in cuts {
+            let from = if first { ends } else { best };
+            let mut grid = Grid {
+                scale: from.scale * zero.like(1.0 - (below + above) / self.top),
+                min: from.min + zero.like(*below) * from.scale,
+            };
             for _ in 0..ROUNDS {
                 let (next, gain) = self.sums(values, &grid, false).solve(fixed, bounded);
                 best = best.less(best_gain, gain, next);
                 best_gain = gain.max(best_gain);
                 grid = next;
             }
-        }
-        for _ in 0..FINAL_ROUNDS {
-            let (next, gain) = self.sums(values, &best, false).solve(fixed, bounded);
-            best = best.less(best_gain, gain, next);
-            best_gain = gain.max(best_gain);
         }
         best
     }
@@ -198,8 +197,8 @@ impl<L: Lanes> Affine<L> {
     pub fn integers<const N: usize, const B: usize>(&self, values: &Values<N>) -> Integers<L> {
         let fixed = self.fixed(values);
         let found = self.search(values, &fixed, true);
-        let top_scale = found.scale.per_block::<B>(|a, b| if a > b { a } else { b });
-        let top_min = (-found.min).per_block::<B>(|a, b| if a > b { a } else { b });
+        let top_scale = found.scale.largest::<B>();
+        let top_min = (-found.min).largest::<B>();
         let zero = self.cpu.splat(0.0);
         let mut best = Integers { d: zero, dmin: zero, scale: zero, min: zero };
         let mut best_error = zero.like(f32::INFINITY);
@@ -329,7 +328,7 @@ const STARTS: &[(f32, f32)] = &[
     (-0.25, -0.25),
 ];
 const ROUNDS: usize = 2;
-const FINAL_ROUNDS: usize = 2;
+const STEPS: &[(f32, f32)] = &[(0.0, 0.0)];
 const INTEGER_STARTS: &[(f32, f32)] =
     &[(0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, -0.5), (0.0, 0.5), (-1.0, -1.0)];
 const INTEGER_ROUNDS: usize = 2;

@@ -7,7 +7,9 @@
 //! a part of one), and nothing is fused, reassociated or taken from a mathematical library.
 
 pub mod affine;
+pub mod centred;
 pub mod lanes;
+pub mod legacy;
 pub mod scale_min;
 pub mod weights;
 pub static MODE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -107,8 +109,16 @@ fn relative(importance: &[f32], out: &mut [f32]) {
 macro_rules! for_each_search {
     ($then:path [$($args:tt)*]) => {
         $then! { [$($args)*]
+            (Q4_0, BlockQ4_0)
+            (Q4_1, BlockQ4_1)
+            (Q5_0, BlockQ5_0)
+            (Q5_1, BlockQ5_1)
             (Q8_0, BlockQ8_0)
+            (Q2_K, BlockQ2K)
+            (Q3_K, BlockQ3K)
             (Q4_K, BlockQ4K)
+            (Q5_K, BlockQ5K)
+            (Q6_K, BlockQ6K)
         }
     };
 }

@@ -44,7 +44,7 @@ impl ScaleMin {
         let values = Values::<32>::new(x, &weights);
         let search = Affine { cpu, top, most: 63.0 };
         let found = search.integers::<32, 8>(&values);
-        let codes = code_bytes(&search.codes(&values, &found.grid()));
+        let codes = code_bytes(&search.codes(&values, &found.grid()), 0.0);
         let (d, dmin) = (found.d.array(), found.dmin.array());
         let (scale, min) = (found.scale.array().map(code_byte), found.min.array().map(code_byte));
         std::array::from_fn(|b| {

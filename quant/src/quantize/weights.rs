@@ -32,3 +32,18 @@ pub fn weigh<const N: usize>(
     }
     weights
 }
+
+pub fn k_weights(x: &[f32; GROUP], importance: Option<&[f32; GROUP]>) -> [f32; GROUP] {
+    match importance {
+        Some(importance) => match super::mode() {
+            0 => weigh::<256>(x, importance, |mean, x, i| i * (2.0 * mean + x * x).sqrt()),
+            1 => weigh::<256>(x, importance, |mean, x, i| i * (mean + x * x).sqrt()),
+            _ => *importance,
+        },
+        None => match super::mode() {
+            0 => weigh::<16>(x, &[1.0; GROUP], |mean, x, _| x * x),
+            1 => weigh::<16>(x, &[1.0; GROUP], |mean, x, _| mean.sqrt() + x.abs()),
+            _ => [1.0; GROUP],
+        },
+    }
+}
