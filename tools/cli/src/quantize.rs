@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use siskin_convert::{GgufSource, Plan};
+use siskin_convert::GgufSource;
 
 use crate::store;
 use crate::writing::{self, OutputArgs, TypeArgs};
@@ -31,6 +31,5 @@ pub struct QuantizeArgs {
 
 pub fn main(args: QuantizeArgs) -> anyhow::Result<()> {
     let source = GgufSource::open(&store::resolve(&args.source)?)?;
-    let plan = Plan::new(&source, &args.types.options(&args.file_type)?)?;
-    writing::write(&source, &plan, &args.out, &args.output, &args.output.options())
+    writing::write(&source, &args.file_type, &args.types, &args.out, &args.output)
 }

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
 use siskin::GgmlType;
 use siskin_convert::plan::{n_bytes, weight_type};
 use siskin_convert::{
-    FILE_TYPES, FileType, Plan, PlanOptions, Source, TensorRule, WriteOptions, Written,
+    FILE_TYPES, FileType, Imatrix, Key, Plan, PlanOptions, Progress, Source, TensorRule,
+    WriteOptions, Written,
 };
+use siskin_quant::table::KernelTable;
 
 use crate::args::parse_bytes;
 use crate::{download, output, process};
@@ -35,6 +37,10 @@ pub struct TypeArgs {
     /// The type of the embeddings.
     #[arg(long, visible_alias = "token-embedding-type", value_name = "TYPE")]
     pub embedding_type: Option<String>,
+    /// An importance matrix (`siskin imatrix` makes one): which columns matter more. It makes the
+    /// same size better, and types below 3 bits need it.
+    #[arg(long, value_name = "FILE")]
+    pub imatrix: Option<PathBuf>,
     /// Quantize tensors that are quantized already. This loses more than quantizing the original.
     #[arg(long)]
     pub allow_requantize: bool,
@@ -50,6 +56,7 @@ impl TypeArgs {
             rules: rules.collect::<Result<_, _>>().context("--tensor")?,
             output: ty(&self.output_type).context("--output-type")?,
             embedding: ty(&self.embedding_type).context("--embedding-type")?,
+            imatrix: self.imatrix.is_some(),
             requantize: self.allow_requantize,
             ..PlanOptions::new(file_type(name)?)
         })
@@ -99,18 +106,6 @@ pub struct OutputArgs {
     pub json: bool,
 }
 
-impl OutputArgs {
-    /// What they say of writing.
-    pub fn options(&self) -> WriteOptions {
-        WriteOptions {
-            threads: self.threads,
-            split: self.split_size,
-            overwrite: self.force,
-            ..WriteOptions::default()
-        }
-    }
-}
-
 /// Tensors and bytes of each type of a plan.
 fn by_type(source: &dyn Source, plan: &Plan) -> BTreeMap<&'static str, (u64, u64)> {
     let mut types: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
@@ -122,32 +117,64 @@ fn by_type(source: &dyn Source, plan: &Plan) -> BTreeMap<&'static str, (u64, u64
     types
 }
 
-/// Writes the file, or says what would be written.
+/// Chooses the types and writes the file, or says what would be written.
 pub fn write(
     source: &dyn Source,
-    plan: &Plan,
+    file_type: &str,
+    types: &TypeArgs,
     out: &Path,
     args: &OutputArgs,
-    options: &WriteOptions,
 ) -> anyhow::Result<()> {
+    let table = match &args.cpu {
+        Some(level) => KernelTable::for_level(level),
+        None => KernelTable::detect(),
+    };
+    let table = table.map_err(|reason| anyhow!(reason))?;
+    let plan = Plan::new(source, &types.options(file_type)?, &table)?;
     plan.notes.iter().for_each(|note| output::note(note));
+    let mut options = WriteOptions {
+        threads: args.threads,
+        split: args.split_size,
+        overwrite: args.force,
+        ..WriteOptions::default()
+    };
+    if let Some(path) = &types.imatrix {
+        let imatrix = Imatrix::open(path)?;
+        options.importance = plan.importance(source.tensors(), &imatrix)?;
+        options.keys = imatrix_keys(&imatrix);
+    }
     if args.dry_run {
-        return report(source, plan, None, args);
+        return report(source, &plan, None, args);
     }
     process::handle_interrupts()?;
     let start = Instant::now();
     let bar = download::progress(Some(0))?;
-    let written = siskin_convert::write::write(source, plan, out, options, &mut |progress| {
+    let mut progress = |progress: Progress<'_>| {
         bar.set_length(progress.total);
         bar.set_position(progress.done);
         if process::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    };
+    let written = siskin_convert::write::write(source, &plan, &table, out, &options, &mut progress);
     bar.finish_and_clear();
     let written = match written {
         Err(siskin_convert::Error::Cancelled) => return Err(process::Interrupted.into()),
         other => other?,
     };
-    report(source, plan, Some((&written, start.elapsed().as_secs_f64())), args)
+    report(source, &plan, Some((&written, start.elapsed().as_secs_f64())), args)
+}
+
+/// What a file says of the importance matrix that it was made with, in llama.cpp's keys. Of the
+/// path no more than the name: where it lay on this machine is nobody's concern.
+fn imatrix_keys(imatrix: &Imatrix) -> Vec<(String, Key)> {
+    let name = imatrix.path().file_name().unwrap_or_default().to_string_lossy();
+    let mut keys = vec![("quantize.imatrix.file".to_string(), Key::Str(name.into_owned()))];
+    if let Some(dataset) = imatrix.datasets.first() {
+        keys.push(("quantize.imatrix.dataset".to_string(), Key::Str(dataset.clone())));
+    }
+    let entries = imatrix.entries().len() as u32;
+    keys.push(("quantize.imatrix.entries_count".to_string(), Key::U32(entries)));
+    keys.push(("quantize.imatrix.chunks_count".to_string(), Key::U32(imatrix.chunk_count())));
+    keys
 }
 
 /// Says what was written, or would be.

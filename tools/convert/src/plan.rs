@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 use siskin::GgmlType;
+use siskin_quant::table::KernelTable;
 use siskin_quant::types::Act;
 
 use crate::file_type::FileType;
 use crate::mix::{self, Mix, Role};
-use crate::{Error, Result, Source, TensorDesc};
+use crate::{Error, Imatrix, Result, Source, TensorDesc};
 
 /// A type for the tensors whose name a pattern finds: `ffn_down=q6_k`.
 #[derive(Clone, Debug)]
@@ -114,7 +115,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Invalid`] where a type cannot be written, quantized tensors would be quantized
     /// again, a tensor needs an importance matrix and there is none, or a rule fits no tensor.
-    pub fn new(source: &dyn Source, options: &PlanOptions) -> Result<Plan> {
+    pub fn new(source: &dyn Source, options: &PlanOptions, table: &KernelTable) -> Result<Plan> {
         let tensors = source.tensors();
         let mix = Mix::new(options.file_type, tensors, source.facts(), options.imatrix);
         // Rows of this length, that are no whole blocks of the first type: the second, so often.
@@ -132,7 +133,7 @@ impl Plan {
         if let Some(rule) = options.rules.iter().find(unused) {
             return Err(Error::Invalid(format!("no tensor's name has `{}` in it", rule.pattern)));
         }
-        check(source, &types, options)?;
+        check(source, &types, options, table)?;
         let note = |((cols, wanted, fitting), n)| {
             let block = GgmlType::block_len(wanted);
             format!(
@@ -141,6 +142,42 @@ impl Plan {
         };
         let notes = replaced.into_iter().map(note).collect();
         Ok(Plan { types, file_type: options.file_type.number, notes })
+    }
+
+    /// The importance of the columns of each tensor that is quantized, as
+    /// [`WriteOptions`](crate::WriteOptions) takes it; nothing for a tensor of which the matrix has
+    /// nothing.
+    ///
+    /// # Errors
+    /// The matrix is that of another model, or has nothing of a tensor that needs it.
+    pub fn importance(
+        &self,
+        tensors: &[TensorDesc],
+        imatrix: &Imatrix,
+    ) -> Result<Vec<Option<Vec<f32>>>> {
+        let file = FileType::from_number(self.file_type);
+        let mut known = 0;
+        let mut of = |tensor: &TensorDesc, ty: GgmlType| {
+            if !mix::is_quantized(tensor) || is_float(ty) {
+                return Ok(None);
+            }
+            let experts = tensor.shape.get(2).copied().unwrap_or(1) as usize;
+            let found = imatrix.importance(&tensor.name, tensor.cols() * experts)?;
+            known += usize::from(found.is_some());
+            let needed = file.is_some_and(|f| mix::needs_imatrix(Role::of(&tensor.name), ty, f));
+            if found.is_none() && needed {
+                let reason = format!("nothing is known of it, and {ty} needs that");
+                return Err(Error::tensor(imatrix.path(), &tensor.name, reason));
+            }
+            Ok(found)
+        };
+        let pairs = tensors.iter().zip(&self.types);
+        let all = pairs.map(|(tensor, ty)| of(tensor, *ty)).collect::<Result<Vec<_>>>()?;
+        if known == 0 && self.types.iter().any(|ty| !is_float(*ty)) {
+            let reason = "it knows none of the tensors to quantize: it is of another model";
+            return Err(Error::file(imatrix.path(), reason));
+        }
+        Ok(all)
     }
 
     /// Bytes of the tensors' data.
@@ -187,7 +224,12 @@ fn wanted(tensor: &TensorDesc, mix: &Mix<'_>, options: &PlanOptions) -> GgmlType
 }
 
 /// Refuses what would be of no use.
-fn check(source: &dyn Source, types: &[GgmlType], options: &PlanOptions) -> Result<()> {
+fn check(
+    source: &dyn Source,
+    types: &[GgmlType],
+    options: &PlanOptions,
+    table: &KernelTable,
+) -> Result<()> {
     let pairs = || source.tensors().iter().zip(types.iter().copied());
     let named = |found: &dyn Fn(&TensorDesc, GgmlType) -> bool| -> Vec<String> {
         pairs()
@@ -195,7 +237,7 @@ fn check(source: &dyn Source, types: &[GgmlType], options: &PlanOptions) -> Resu
             .map(|(t, ty)| format!("{} ({ty})", t.name))
             .collect()
     };
-    let unwritten = named(&|t, ty| ty != t.ty && !crate::write::can_write(ty));
+    let unwritten = named(&|t, ty| ty != t.ty && !table.can_quantize(ty));
     if !unwritten.is_empty() {
         let reason = format!("there is no quantizer for {}", some(&unwritten));
         return Err(Error::Invalid(reason));

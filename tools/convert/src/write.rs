@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use rayon::prelude::*;
 use siskin::GgmlType;
 use siskin::gguf::{AtomicFile, Builder, Writer, split_name};
-use siskin_quant::formats;
+use siskin_quant::table::KernelTable;
 
 use crate::plan::{Plan, is_float, n_bytes};
 use crate::{Error, Result, Source, TensorDesc};
@@ -67,11 +67,6 @@ pub struct Written {
     pub data_bytes: u64,
 }
 
-/// True if values can be written in this type.
-pub fn can_write(ty: GgmlType) -> bool {
-    formats::can_quantize(ty)
-}
-
 /// A few rows of a tensor.
 struct Slice {
     tensor: usize,
@@ -103,6 +98,7 @@ fn slices(tensors: &[TensorDesc], types: &[GgmlType]) -> Vec<Slice> {
 /// What the threads share.
 struct Job<'a> {
     source: &'a dyn Source,
+    table: &'a KernelTable,
     types: &'a [GgmlType],
     importance: &'a [Option<Vec<f32>>],
 }
@@ -137,7 +133,7 @@ impl Job<'_> {
             return Err(wrong(reason + "; BF16 holds it"));
         }
         let importance = self.importance_of(desc, slice);
-        quantize(ty, values, importance, out).map_err(|e| wrong(e.to_string()))
+        self.table.quantize(ty, values, importance, out).map_err(|e| wrong(e.to_string()))
     }
 
     /// The importance of the columns of a slice.
@@ -158,20 +154,12 @@ fn not_finite(x: &[f32]) -> Option<usize> {
     x.iter().position(|x| !x.is_finite())
 }
 
-fn quantize(
-    ty: GgmlType,
-    values: &[f32],
-    _importance: Option<&[f32]>,
-    out: &mut [u8],
-) -> Result<(), formats::RowError> {
-    formats::quantize_row(ty, values, out)
-}
-
 /// Writes `source` with the types of `plan` to `out`, or to parts named after it.
 ///
 /// `progress` is told how far it is and can end it. Whatever goes wrong, what was at the target
 /// stays, and nothing is left beside it. The bytes depend on nothing but the source, the plan, and
-/// the importance and keys of the options.
+/// the importance and keys of the options; of `table`, all levels of which give the same, only the
+/// time does.
 ///
 /// # Errors
 /// The source cannot be read or has a weight that is no number; the target exists or cannot be
@@ -179,6 +167,7 @@ fn quantize(
 pub fn write(
     source: &dyn Source,
     plan: &Plan,
+    table: &KernelTable,
     out: &Path,
     options: &WriteOptions,
     progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
@@ -192,7 +181,7 @@ pub fn write(
         .build()
         .map_err(|e| Error::Invalid(format!("threads cannot be started: {e}")))?;
     let window = (SLICES_PER_THREAD * pool.current_num_threads()).min(WINDOW);
-    let job = Job { source, types: &plan.types, importance: &options.importance };
+    let job = Job { source, table, types: &plan.types, importance: &options.importance };
     let source_bytes = |t: &TensorDesc| n_bytes(t, t.ty);
     let total = tensors.iter().map(source_bytes).sum();
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use siskin::GgmlType;
 use siskin_convert::{Facts, FileType, Plan, PlanOptions};
 
-use support::Memory;
+use support::{Memory, table};
 
 fn number(value: &Value, key: &str) -> usize {
     value[key].as_u64().expect(key) as usize
@@ -80,7 +80,7 @@ fn types_are_those_of_llama_cpp() {
         let options = PlanOptions { imatrix, ..PlanOptions::new(file_type) };
         let types = case["types"].as_object().expect("types");
         let what = format!("{} {} imatrix {imatrix}", shape["name"], file_type.name);
-        let plan = Plan::new(&model, &options);
+        let plan = Plan::new(&model, &options, &table());
         if types.is_empty() {
             // llama.cpp refuses, for want of an importance matrix or of a smaller type.
             let expected = plan.is_err() || model.tensors.iter().any(|t| t.cols() as u64 == small);

@@ -13,9 +13,8 @@ use siskin_convert::{
     Error, Facts, FileType, GgufSource, Plan, PlanOptions, Progress, Result, Source, TensorDesc,
     TensorRule, WriteOptions,
 };
-use siskin_quant::formats;
 
-use support::{Memory, weights};
+use support::{Memory, table, weights};
 
 fn go_on(_: Progress<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -26,8 +25,8 @@ fn options(file_type: &str) -> PlanOptions {
 }
 
 fn quantize(source: &dyn Source, file_type: &str, out: &Path, to: &WriteOptions) -> Result<Plan> {
-    let plan = Plan::new(source, &options(file_type))?;
-    write(source, &plan, out, to, &mut go_on)?;
+    let plan = Plan::new(source, &options(file_type), &table())?;
+    write(source, &plan, &table(), out, to, &mut go_on)?;
     Ok(plan)
 }
 
@@ -73,7 +72,7 @@ fn what_is_written_is_what_was_planned() {
         let found = file.tensor(&tensor.name).expect("a tensor");
         assert_eq!((&found.shape, found.ty), (&tensor.shape, *ty), "{}", tensor.name);
         let mut want = vec![0; found.n_bytes as usize];
-        formats::quantize_row(*ty, values, &mut want).expect("whole blocks");
+        table().quantize(*ty, values, None, &mut want).expect("whole blocks");
         assert!(file.tensor_data(found) == want, "{}", tensor.name);
     }
 }
@@ -155,9 +154,9 @@ fn cancelling_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("a.gguf");
     let source = Memory::small();
-    let plan = Plan::new(&source, &options("q8_0")).expect("a plan");
+    let plan = Plan::new(&source, &options("q8_0"), &table()).expect("a plan");
     let cancel = &mut |_: Progress<'_>| ControlFlow::Break(());
-    let ended = write(&source, &plan, &out, &WriteOptions::default(), cancel);
+    let ended = write(&source, &plan, &table(), &out, &WriteOptions::default(), cancel);
     assert!(matches!(ended, Err(Error::Cancelled)));
     assert!(names(folder.path()).is_empty());
 }
@@ -174,8 +173,9 @@ fn quantized_tensors_are_copied_but_not_quantized_again() {
     }
     assert_eq!(names(folder.path()), ["a.gguf"]);
     let options = PlanOptions { requantize: true, ..options("q3_k_m") };
-    let plan = Plan::new(&source, &options).expect("a plan");
-    write(&source, &plan, &second, &WriteOptions::default(), &mut go_on).expect("written");
+    let plan = Plan::new(&source, &options, &table()).expect("a plan");
+    write(&source, &plan, &table(), &second, &WriteOptions::default(), &mut go_on)
+        .expect("written");
     assert_eq!(
         GgufFile::open(&second).expect("a file").tensor("blk.1.attn_q.weight").map(|t| t.ty),
         Some(GgmlType::Q3_K)
@@ -187,7 +187,8 @@ fn tensors_can_be_given_types_by_name() {
     let source = Memory::small();
     let rules = ["blk\\.0\\.ffn_(up|down)=q5_1", "ffn=q8_0"];
     let rules = rules.map(|r| TensorRule::parse(r).expect("a rule")).to_vec();
-    let plan = Plan::new(&source, &PlanOptions { rules, ..options("q4_k_s") }).expect("a plan");
+    let plan =
+        Plan::new(&source, &PlanOptions { rules, ..options("q4_k_s") }, &table()).expect("a plan");
     let of = |name: &str| {
         let i = source.tensors.iter().position(|t| t.name == name).expect("a tensor");
         plan.types[i]
@@ -201,7 +202,7 @@ fn tensors_can_be_given_types_by_name() {
         assert!(error.contains('`'), "{error}");
     }
     let rules = vec![TensorRule::parse("no_such=q8_0").expect("a rule")];
-    let refused = Plan::new(&source, &PlanOptions { rules, ..options("q4_k_s") });
+    let refused = Plan::new(&source, &PlanOptions { rules, ..options("q4_k_s") }, &table());
     assert!(refused.expect_err("refused").to_string().contains("no_such"));
 }
 
@@ -209,7 +210,8 @@ fn tensors_can_be_given_types_by_name() {
 fn the_smallest_types_want_an_importance_matrix() {
     let mut source = Memory::llama(1);
     source.tensor("blk.0.attn_q.weight", &[256, 4], weights(1, 1024));
-    let refused = Plan::new(&source, &options("iq2_xs")).expect_err("refused").to_string();
+    let refused =
+        Plan::new(&source, &options("iq2_xs"), &table()).expect_err("refused").to_string();
     assert!(refused.contains("--imatrix") && refused.contains("blk.0.attn_q.weight"), "{refused}");
 }
 

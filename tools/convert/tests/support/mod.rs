@@ -7,6 +7,7 @@ use std::path::Path;
 use siskin::GgmlType;
 use siskin::gguf::Builder;
 use siskin_convert::{Facts, Result, Source, TensorDesc};
+use siskin_quant::table::KernelTable;
 
 /// A source in memory.
 #[derive(Default)]
@@ -14,6 +15,11 @@ pub struct Memory {
     pub facts: Facts,
     pub tensors: Vec<TensorDesc>,
     pub values: Vec<Vec<f32>>,
+}
+
+/// The kernels of this machine.
+pub fn table() -> KernelTable {
+    KernelTable::detect().expect("a level")
 }
 
 /// Values like those of a trained matrix: most are small.
