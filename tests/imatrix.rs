@@ -239,6 +239,5 @@ fn the_rows_of_two_sessions_can_be_looked_at_side_by_side() {
     let before = b.tokens().len();
     let mut rows = b.prefill_rows(&[1, 2, 3]).unwrap();
     rows.next_rows().unwrap();
-    drop(rows);
     assert_eq!(b.tokens().len(), before);
 }

@@ -71,7 +71,7 @@ fn the_figures_are_what_their_definitions_say() {
     let first = &got["models"][0];
     near(first, "kl_mean", mean(kl.iter().copied()));
     kl.sort_by(f64::total_cmp);
-    assert!(kl.len() % 2 == 0);
+    assert!(kl.len().is_multiple_of(2));
     near(first, "kl_median", (kl[kl.len() / 2 - 1] + kl[kl.len() / 2]) / 2.0);
     near(first, "kl_max", kl[kl.len() - 1]);
     let top = |row: &[f64]| (0..N_VOCAB).max_by(|i, j| row[*i].total_cmp(&row[*j]));

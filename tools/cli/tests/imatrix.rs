@@ -45,7 +45,7 @@ fn the_chunks_of_a_text_are_added_up() {
     let (text, model) = (text(folder.path()), tiny("gemma3"));
     let out = path(folder.path(), "out.gguf");
     let printed = imatrix(&["-m", &model, "-f", &text, "-o", &out, "-c", "32", "--chunks", "3"]);
-    assert_eq!(printed, format!("{out}: 14 tensors, 3 chunks of 32 tokens\n"));
+    assert_eq!(printed, format!("{out}: 49 tensors, 3 chunks of 32 tokens\n"));
     let (got, want) = (Imatrix::open(&out).expect("a file"), by_hand(&model, &text, 32, 3));
     assert_eq!(got.entries().len(), want.entries().len());
     for ((name, got), (same, want)) in got.entries().zip(want.entries()) {

@@ -92,19 +92,21 @@ pub fn score(reference: &[f32], model: &[f32], token: u32) -> Option<Score> {
         return None;
     }
     let [mut p_sum, mut q_sum, mut distance] = [[0.0; LANES]; 3];
-    let mut add = |i: usize, p: f32, q: f32| {
-        let (p, q) = (f64::from(p) - p_max, f64::from(q) - q_max);
-        let weight = exp(p);
-        p_sum[i] += weight;
-        q_sum[i] += exp(q);
-        distance[i] += weight * (p - q);
+    // What is missing of the last lanes weighs nothing.
+    let lanes = |x: &[f32], max: f64| {
+        let mut lanes = [f64::MIN; LANES];
+        lanes.iter_mut().zip(x).for_each(|(lane, x)| *lane = f64::from(*x) - max);
+        lanes
     };
-    let (p_chunks, p_rest) = reference.as_chunks::<LANES>();
-    let (q_chunks, q_rest) = model.as_chunks::<LANES>();
-    for (p, q) in p_chunks.iter().zip(q_chunks) {
-        (0..LANES).for_each(|i| add(i, p[i], q[i]));
+    for (p, q) in reference.chunks(LANES).zip(model.chunks(LANES)) {
+        let (p, q) = (lanes(p, p_max), lanes(q, q_max));
+        let (p_exp, q_exp) = (p.map(exp), q.map(exp));
+        for i in 0..LANES {
+            p_sum[i] += p_exp[i];
+            q_sum[i] += q_exp[i];
+            distance[i] += p_exp[i] * (p[i] - q[i]);
+        }
     }
-    p_rest.iter().zip(q_rest).enumerate().for_each(|(i, (p, q))| add(i, *p, *q));
     let (p_sum, q_sum) = (fold(p_sum), fold(q_sum));
     let (p_log, q_log) = (libm::log(p_sum), libm::log(q_sum));
     // Rounding may leave a little less than 0 of what cannot be.
