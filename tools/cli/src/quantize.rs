@@ -21,8 +21,8 @@ pub struct QuantizeArgs {
     /// The file to write.
     out: PathBuf,
     /// The file type (see below).
-    #[arg(value_name = "TYPE")]
-    file_type: String,
+    #[arg(value_name = "TYPE", required_unless_present_any = ["size", "bpw"])]
+    file_type: Option<String>,
     #[command(flatten)]
     types: TypeArgs,
     #[command(flatten)]
@@ -31,5 +31,5 @@ pub struct QuantizeArgs {
 
 pub fn main(args: QuantizeArgs) -> anyhow::Result<()> {
     let source = GgufSource::open(&store::resolve(&args.source)?)?;
-    writing::write(&source, &args.file_type, &args.types, &args.out, &args.output)
+    writing::write(&source, args.file_type.as_deref(), &args.types, &args.out, &args.output)
 }

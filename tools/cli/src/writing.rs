@@ -6,10 +6,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use siskin::GgmlType;
+use siskin_convert::budget::{Choice, Size};
+use siskin_convert::mix::{Role, is_quantized};
 use siskin_convert::plan::{n_bytes, weight_type};
 use siskin_convert::{
     FILE_TYPES, FileType, Imatrix, Key, Plan, PlanOptions, Progress, Source, TensorRule,
@@ -24,6 +27,13 @@ use crate::{download, output, process};
 #[derive(Args)]
 #[command(next_help_heading = "Types")]
 pub struct TypeArgs {
+    /// Instead of a file type: choose each tensor's type so that the file has this size, for example
+    /// 100M, and the model suffers the least.
+    #[arg(long, value_parser = parse_bytes, conflicts_with_all = ["pure", "bpw"])]
+    pub size: Option<u64>,
+    /// As --size, with the bits that a weight takes on average, for example 4.5.
+    #[arg(long, value_parser = parse_bits, conflicts_with = "pure")]
+    pub bpw: Option<f64>,
     /// Give every matrix the type itself, without the mix that gives some tensors more bits.
     #[arg(long)]
     pub pure: bool,
@@ -47,8 +57,13 @@ pub struct TypeArgs {
 }
 
 impl TypeArgs {
-    /// What they say of a file of type `name`.
-    pub fn options(&self, name: &str) -> anyhow::Result<PlanOptions> {
+    /// The size that is asked for, if one is.
+    fn wanted_size(&self) -> Option<Size> {
+        self.size.map(Size::Bytes).or(self.bpw.map(Size::BitsPerWeight))
+    }
+
+    /// What they say of a file of a type.
+    fn options(&self, file_type: &'static FileType) -> anyhow::Result<PlanOptions> {
         let ty = |name: &Option<String>| name.as_deref().map(weight_type).transpose();
         let rules = self.tensors.iter().map(|t| TensorRule::parse(t));
         Ok(PlanOptions {
@@ -58,13 +73,19 @@ impl TypeArgs {
             embedding: ty(&self.embedding_type).context("--embedding-type")?,
             imatrix: self.imatrix.is_some(),
             requantize: self.allow_requantize,
-            ..PlanOptions::new(file_type(name)?)
+            ..PlanOptions::new(file_type)
         })
     }
 }
 
+/// A number of bits.
+fn parse_bits(text: &str) -> Result<f64, String> {
+    let bits = text.parse().ok().filter(|bits| (1.0..=32.0).contains(bits));
+    bits.ok_or_else(|| format!("`{text}` is no number of bits from 1 to 32"))
+}
+
 /// The file type with a name.
-pub fn file_type(name: &str) -> anyhow::Result<&'static FileType> {
+fn file_type(name: &str) -> anyhow::Result<&'static FileType> {
     FileType::from_name(name).with_context(|| {
         let names: Vec<_> = FILE_TYPES.iter().map(|t| t.name.to_ascii_lowercase()).collect();
         format!("`{name}` is no file type; there are {}", names.join(", "))
@@ -117,10 +138,11 @@ fn by_type(source: &dyn Source, plan: &Plan) -> BTreeMap<&'static str, (u64, u64
     types
 }
 
-/// Chooses the types and writes the file, or says what would be written.
+/// Chooses the types and writes the file, or says what would be written. Without a file type, a
+/// size must be given.
 pub fn write(
     source: &dyn Source,
-    file_type: &str,
+    name: Option<&str>,
     types: &TypeArgs,
     out: &Path,
     args: &OutputArgs,
@@ -130,7 +152,34 @@ pub fn write(
         None => KernelTable::detect(),
     };
     let table = table.map_err(|reason| anyhow!(reason))?;
-    let plan = Plan::new(source, &types.options(file_type)?, &table)?;
+    let plan_options = match (name, types.wanted_size()) {
+        (Some(name), None) => types.options(file_type(name)?)?,
+        // The file type counts for nothing then.
+        (None, Some(_)) => types.options(&FILE_TYPES[0])?,
+        (Some(name), Some(_)) => bail!("both a file type ({name}) and a size are given: take one"),
+        (None, None) => bail!("which file type? q4_k_m is the usual choice; --help lists them"),
+    };
+    let imatrix = types.imatrix.as_ref().map(Imatrix::open).transpose()?;
+    process::handle_interrupts()?;
+    let start = Instant::now();
+    let (plan, choices) = match types.wanted_size() {
+        Some(size) => {
+            let importance = match &imatrix {
+                Some(imatrix) => imatrix.importance_of(source.tensors())?,
+                None => Vec::new(),
+            };
+            let bar = ProgressBar::new(source.tensors().len() as u64)
+                .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tensors measured")?);
+            let plan =
+                Plan::for_size(source, size, &plan_options, &importance, &table, &|done, _| {
+                    bar.set_position(done as u64);
+                    !process::interrupted()
+                });
+            bar.finish_and_clear();
+            plan.map_err(ended)?
+        }
+        None => (Plan::new(source, &plan_options, &table)?, Vec::new()),
+    };
     plan.notes.iter().for_each(|note| output::note(note));
     let mut options = WriteOptions {
         threads: args.threads,
@@ -138,16 +187,13 @@ pub fn write(
         overwrite: args.force,
         ..WriteOptions::default()
     };
-    if let Some(path) = &types.imatrix {
-        let imatrix = Imatrix::open(path)?;
-        options.importance = plan.importance(source.tensors(), &imatrix)?;
-        options.keys = imatrix_keys(&imatrix);
+    if let Some(imatrix) = &imatrix {
+        options.importance = plan.importance(source.tensors(), imatrix)?;
+        options.keys = imatrix_keys(imatrix);
     }
     if args.dry_run {
-        return report(source, &plan, None, args);
+        return report(source, &plan, &choices, None, args);
     }
-    process::handle_interrupts()?;
-    let start = Instant::now();
     let bar = download::progress(Some(0))?;
     let mut progress = |progress: Progress<'_>| {
         bar.set_length(progress.total);
@@ -156,11 +202,16 @@ pub fn write(
     };
     let written = siskin_convert::write::write(source, &plan, &table, out, &options, &mut progress);
     bar.finish_and_clear();
-    let written = match written {
-        Err(siskin_convert::Error::Cancelled) => return Err(process::Interrupted.into()),
-        other => other?,
-    };
-    report(source, &plan, Some((&written, start.elapsed().as_secs_f64())), args)
+    let written = written.map_err(ended)?;
+    report(source, &plan, &choices, Some((&written, start.elapsed().as_secs_f64())), args)
+}
+
+/// The error of work that Ctrl-C may have ended.
+fn ended(error: siskin_convert::Error) -> anyhow::Error {
+    match error {
+        siskin_convert::Error::Cancelled => process::Interrupted.into(),
+        other => other.into(),
+    }
 }
 
 /// What a file says of the importance matrix that it was made with, in llama.cpp's keys. Of the
@@ -177,10 +228,47 @@ fn imatrix_keys(imatrix: &Imatrix) -> Vec<(String, Key)> {
     keys
 }
 
+/// The tensors of one role: how many have each type, and what they are taken to cost.
+#[derive(Default)]
+struct OfRole {
+    types: BTreeMap<&'static str, usize>,
+    noise: f64,
+    divergence: f64,
+}
+
+/// What was chosen for each role, and why.
+fn chosen(source: &dyn Source, choices: &[Choice]) -> anyhow::Result<String> {
+    let mut roles: BTreeMap<Role, OfRole> = BTreeMap::new();
+    for (tensor, choice) in source.tensors().iter().zip(choices) {
+        if is_quantized(tensor) {
+            let role = roles.entry(Role::of(&tensor.name)).or_default();
+            *role.types.entry(choice.ty.name()).or_default() += 1;
+            role.noise += choice.noise;
+            role.divergence += choice.divergence;
+        }
+    }
+    let total: f64 = roles.values().map(|r| r.divergence).sum();
+    let mut text = String::from("role         mean noise  of the divergence  types\n");
+    for (role, of) in &roles {
+        let n: usize = of.types.values().sum();
+        let types: Vec<_> = of.types.iter().map(|(ty, n)| format!("{ty} x{n}")).collect();
+        writeln!(
+            text,
+            "{:<12} {:>9.3}% {:>17.1}%  {}",
+            format!("{role:?}"),
+            100.0 * of.noise / n as f64,
+            100.0 * of.divergence / total.max(f64::MIN_POSITIVE),
+            types.join(", ")
+        )?;
+    }
+    Ok(text)
+}
+
 /// Says what was written, or would be.
 fn report(
     source: &dyn Source,
     plan: &Plan,
+    choices: &[Choice],
     written: Option<(&Written, f64)>,
     args: &OutputArgs,
 ) -> anyhow::Result<()> {
@@ -190,10 +278,11 @@ fn report(
     let bits = plan.bits_per_weight(tensors);
     let types = by_type(source, plan);
     if args.json {
-        let each = |(t, ty): (&siskin_convert::TensorDesc, &GgmlType)| {
+        let each = |(i, (t, ty)): (usize, (&siskin_convert::TensorDesc, &GgmlType))| {
             json!({
                 "name": t.name, "shape": t.shape, "from": t.ty.name(), "type": ty.name(),
-                "bytes": n_bytes(t, *ty),
+                "bytes": n_bytes(t, *ty), "noise": choices.get(i).map(|c| c.noise),
+                "divergence": choices.get(i).map(|c| c.divergence),
             })
         };
         let types: serde_json::Map<_, _> = types
@@ -208,10 +297,10 @@ fn report(
             "bits_per_weight": bits,
             "notes": plan.notes,
             "types": types,
-            "tensors": tensors.iter().zip(&plan.types).map(each).collect::<Vec<_>>(),
+            "tensors": tensors.iter().zip(&plan.types).enumerate().map(each).collect::<Vec<_>>(),
         }));
     }
-    let mut text = String::new();
+    let mut text = if choices.is_empty() { String::new() } else { chosen(source, choices)? };
     if written.is_none() {
         for (tensor, ty) in tensors.iter().zip(&plan.types) {
             writeln!(text, "{:<40} {:>8} -> {}", tensor.name, tensor.ty.name(), ty.name())?;

@@ -7,6 +7,7 @@ use siskin::GgmlType;
 use siskin_quant::table::KernelTable;
 use siskin_quant::types::Act;
 
+use crate::budget::{self, Choice, Size};
 use crate::file_type::FileType;
 use crate::mix::{self, Mix, Role};
 use crate::{Error, Imatrix, Result, Source, TensorDesc};
@@ -81,6 +82,22 @@ impl PlanOptions {
             requantize: false,
         }
     }
+
+    /// The type that they give to a tensor by its name, whatever the file type.
+    fn named(&self, tensor: &TensorDesc) -> Option<GgmlType> {
+        let by_role = match Role::of(&tensor.name) {
+            Role::TokenEmbd => self.embedding,
+            Role::Output => self.output,
+            _ => None,
+        };
+        let by_rule = || self.rules.iter().find(|rule| rule.pattern.is_match(&tensor.name));
+        by_role.or_else(|| by_rule().map(|rule| rule.ty))
+    }
+}
+
+/// The file type that loses nothing.
+fn exact() -> &'static FileType {
+    FileType::from_number(32).unwrap_or(&crate::FILE_TYPES[0])
 }
 
 /// The types of a file that is to be written.
@@ -144,6 +161,30 @@ impl Plan {
         Ok(Plan { types, file_type: options.file_type.number, notes })
     }
 
+    /// Chooses the types that make the most of a size; `options` says what to take for tensors by
+    /// name, and its file type counts for nothing. Returns what each tensor was given, too.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or the size is too small, or `progress` (tensors measured, of how
+    /// many) wanted no more.
+    pub fn for_size(
+        source: &dyn Source,
+        size: Size,
+        options: &PlanOptions,
+        importance: &[Option<Vec<f32>>],
+        table: &KernelTable,
+        progress: &(dyn Fn(usize, usize) -> bool + Sync),
+    ) -> Result<(Plan, Vec<Choice>)> {
+        // What is not chosen: exact, if nobody says otherwise.
+        let fixed = PlanOptions { pure: true, ..options.clone() };
+        let fixed = PlanOptions { file_type: exact(), ..fixed };
+        let fixed = Plan::new(source, &fixed, table)?;
+        let free = |tensor: &TensorDesc| options.named(tensor).is_none();
+        let made = budget::choose(source, size, &fixed, &free, importance, table, progress)?;
+        check(source, &made.0.types, options, table)?;
+        Ok(made)
+    }
+
     /// The importance of the columns of each tensor that is quantized, as
     /// [`WriteOptions`](crate::WriteOptions) takes it; nothing for a tensor of which the matrix has
     /// nothing.
@@ -157,12 +198,11 @@ impl Plan {
     ) -> Result<Vec<Option<Vec<f32>>>> {
         let file = FileType::from_number(self.file_type);
         let mut known = 0;
-        let mut of = |tensor: &TensorDesc, ty: GgmlType| {
+        let all = imatrix.importance_of(tensors)?;
+        let mut of = |(tensor, ty, found): (&TensorDesc, GgmlType, Option<Vec<f32>>)| {
             if !mix::is_quantized(tensor) || is_float(ty) {
                 return Ok(None);
             }
-            let experts = tensor.shape.get(2).copied().unwrap_or(1) as usize;
-            let found = imatrix.importance(&tensor.name, tensor.cols() * experts)?;
             known += usize::from(found.is_some());
             let needed = file.is_some_and(|f| mix::needs_imatrix(Role::of(&tensor.name), ty, f));
             if found.is_none() && needed {
@@ -171,8 +211,9 @@ impl Plan {
             }
             Ok(found)
         };
-        let pairs = tensors.iter().zip(&self.types);
-        let all = pairs.map(|(tensor, ty)| of(tensor, *ty)).collect::<Result<Vec<_>>>()?;
+        let known_of = tensors.iter().zip(&self.types).zip(all);
+        let all = known_of.map(|((tensor, ty), found)| of((tensor, *ty, found)));
+        let all = all.collect::<Result<Vec<_>>>()?;
         if known == 0 && self.types.iter().any(|ty| !is_float(*ty)) {
             let reason = "it knows none of the tensors to quantize: it is of another model";
             return Err(Error::file(imatrix.path(), reason));
@@ -204,23 +245,14 @@ fn wanted(tensor: &TensorDesc, mix: &Mix<'_>, options: &PlanOptions) -> GgmlType
     if !mix::is_quantized(tensor) {
         return tensor.ty;
     }
-    let role = Role::of(&tensor.name);
-    let tied = role == Role::TokenEmbd && mix.tied();
-    match role {
-        Role::TokenEmbd if options.embedding.is_some() => return options.embedding.unwrap_or(base),
-        Role::Output if options.output.is_some() => return options.output.unwrap_or(base),
-        _ => {}
-    }
-    if let Some(rule) = options.rules.iter().find(|rule| rule.pattern.is_match(&tensor.name)) {
-        return rule.ty;
-    }
-    if tied && let Some(ty) = options.output {
+    if let Some(ty) = options.named(tensor) {
         return ty;
     }
-    if options.pure || is_float(base) {
-        return base;
+    let output = mix.tied() && Role::of(&tensor.name) == Role::TokenEmbd;
+    if let (true, Some(ty)) = (output, options.output) {
+        return ty;
     }
-    mix.choose(tensor)
+    if options.pure || is_float(base) { base } else { mix.choose(tensor) }
 }
 
 /// Refuses what would be of no use.

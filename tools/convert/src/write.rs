@@ -19,6 +19,9 @@ const SLICE: usize = 128 * 1024;
 const WINDOW: usize = 128;
 const SLICES_PER_THREAD: usize = 8;
 
+/// Where the data of tensors begins: at multiples of this.
+pub const ALIGNMENT: u64 = 32;
+
 /// The largest value that rounds to a finite f16.
 const F16_MAX: f32 = 65519.996;
 

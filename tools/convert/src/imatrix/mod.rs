@@ -14,7 +14,7 @@ use siskin::model::InputSums;
 
 pub use statistics::Statistics;
 
-use crate::{Error, Result};
+use crate::{Error, Result, TensorDesc};
 
 /// Tokens of a chunk where a file does not say: llama.cpp's default.
 pub const DEFAULT_CHUNK_SIZE: u32 = 512;
@@ -142,6 +142,17 @@ impl Imatrix {
             return Err(self.wrong(name, reason));
         }
         Ok(Some(entry.means()))
+    }
+
+    /// The mean squares of the columns of each tensor, of stacked experts of all their columns;
+    /// `None` for a tensor of which nothing is known.
+    ///
+    /// # Errors
+    /// As [`importance`](Self::importance).
+    pub fn importance_of(&self, tensors: &[TensorDesc]) -> Result<Vec<Option<Vec<f32>>>> {
+        let experts = |t: &TensorDesc| t.shape.get(2).copied().unwrap_or(1) as usize;
+        let of = |t: &TensorDesc| self.importance(&t.name, t.cols() * experts(t));
+        tensors.iter().map(of).collect()
     }
 
     /// Adds what a session collected.

@@ -1,0 +1,315 @@
+//! The best types that a size allows.
+//!
+//! Quantizing a tensor adds noise to what it computes. For each tensor and each type that it could
+//! get, the share of noise is measured: rows spread over the tensor are quantized, and the squared
+//! error, each column weighted by the importance matrix where there is one, is taken relative to
+//! the squares of the weights. What a share of noise does to the model's predictions differs from
+//! tensor to tensor: [`sensitivity`] says how much, per role, from measurements. Noise of different
+//! tensors adds up, as independent small errors do, so the expected divergence of a choice is
+//!
+//! ```text
+//! sum over tensors of sensitivity(tensor) * noise(tensor, type)
+//! ```
+//!
+//! and every tensor starts with its smallest type; then, again and again, the step to a larger type
+//! is taken that saves the most divergence for each byte, until no step fits.
+
+use rayon::prelude::*;
+use siskin::GgmlType;
+use siskin::gguf::Builder;
+use siskin_quant::formats;
+use siskin_quant::table::KernelTable;
+
+use crate::mix::{self, Role};
+use crate::plan::{Plan, n_bytes};
+use crate::write::ALIGNMENT;
+use crate::{Error, FileType, Result, Source, TensorDesc};
+
+/// The types that a tensor can get, where its rows are whole blocks of them: those with fast
+/// kernels.
+pub const TYPES: [GgmlType; 12] = [
+    GgmlType::Q2_K,
+    GgmlType::Q3_K,
+    GgmlType::IQ4_XS,
+    GgmlType::IQ4_NL,
+    GgmlType::Q4_K,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q5_K,
+    GgmlType::Q5_1,
+    GgmlType::Q6_K,
+    GgmlType::Q8_0,
+    GgmlType::BF16,
+];
+
+/// Values of a tensor that are quantized to measure a type, about.
+const SAMPLE: usize = 128 * 1024;
+
+/// How large the file may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Size {
+    /// Bytes of the whole file.
+    Bytes(u64),
+    /// Bits for each weight, on average.
+    BitsPerWeight(f64),
+}
+
+/// What a tensor was given, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The type.
+    pub ty: GgmlType,
+    /// The share of noise in what the tensor computes: its relative squared error.
+    pub noise: f64,
+    /// What it is taken to add to the mean divergence of the model's predictions, in nats.
+    pub divergence: f64,
+}
+
+/// A type that a tensor could get.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    ty: GgmlType,
+    bytes: u64,
+    noise: f64,
+}
+
+/// The divergence, in nats, for a share of noise of 1 in one tensor of a model of `n_layer` layers.
+///
+/// Measured with SmolLM2 135M, Gemma 3 270M and Qwen2.5 Coder 0.5B (tools/peers/sensitivity.py):
+/// one role at a time was quantized, and the divergence from the original divided by the noise. The
+/// figures are geometric means over the three.
+pub fn sensitivity(tensor: &TensorDesc, n_layer: usize, tied: bool) -> f64 {
+    let layers = n_layer.max(1) as f64;
+    match Role::of(&tensor.name) {
+        Role::Output => 1.0,
+        Role::TokenEmbd if tied => 1.0,
+        Role::TokenEmbd => 0.5,
+        Role::AttnQ => 1.0 / layers,
+        Role::AttnK => 1.0 / layers,
+        Role::AttnV => 1.0 / layers,
+        Role::AttnQkv => 1.0 / layers,
+        Role::AttnOutput => 1.0 / layers,
+        Role::FfnGate => 1.0 / layers,
+        Role::FfnUp => 1.0 / layers,
+        Role::FfnDown => 1.0 / layers,
+        Role::Other => 1.0 / layers,
+    }
+}
+
+/// Chooses types for a size.
+///
+/// `fixed` is a plan by whose types everything goes that is no matrix, or for which `chosen` says
+/// no: there a user has said what to take. `importance` is as in
+/// [`WriteOptions`](crate::WriteOptions). `progress` is told how many tensors of how many are
+/// measured, from several threads, and ends the work with `false`.
+///
+/// # Errors
+/// The source cannot be read, even the smallest types are too large, or [`Error::Cancelled`].
+pub fn choose(
+    source: &dyn Source,
+    size: Size,
+    fixed: &Plan,
+    chosen: &(dyn Fn(&TensorDesc) -> bool + Sync),
+    importance: &[Option<Vec<f32>>],
+    table: &KernelTable,
+    progress: &(dyn Fn(usize, usize) -> bool + Sync),
+) -> Result<(Plan, Vec<Choice>)> {
+    let tensors = source.tensors();
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let measure = |(i, tensor): (usize, &TensorDesc)| {
+        let types: Vec<GgmlType> = if mix::is_quantized(tensor) && chosen(tensor) {
+            let fits = |ty: &&GgmlType| tensor.cols().is_multiple_of(ty.block_len());
+            TYPES.iter().filter(fits).copied().collect()
+        } else {
+            vec![fixed.types[i]]
+        };
+        let importance = importance.get(i).and_then(Option::as_deref);
+        let found = measure(source, i, &types, importance, table)?;
+        let n = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        if progress(n, tensors.len()) { Ok(found) } else { Err(Error::Cancelled) }
+    };
+    let measured: Vec<Result<Vec<Candidate>>> =
+        tensors.par_iter().enumerate().with_max_len(1).map(measure).collect();
+    let candidates = measured.into_iter().collect::<Result<Vec<_>>>()?;
+
+    let tied = !tensors.iter().any(|t| Role::of(&t.name) == Role::Output);
+    let n_layer = source.facts().n_layer;
+    let weights: Vec<f64> = tensors.iter().map(|t| sensitivity(t, n_layer, tied)).collect();
+    let room = match size {
+        Size::Bytes(bytes) => bytes.saturating_sub(head_bytes(source, fixed)?),
+        Size::BitsPerWeight(bits) => {
+            let values: u64 = tensors.iter().map(TensorDesc::n_values).sum();
+            (bits * values as f64 / 8.0) as u64
+        }
+    };
+    let picks = fill(&candidates, &weights, room)?;
+    let choices: Vec<Choice> = picks
+        .iter()
+        .zip(&candidates)
+        .zip(&weights)
+        .map(|((pick, all), weight)| Choice {
+            ty: all[*pick].ty,
+            noise: all[*pick].noise,
+            divergence: all[*pick].noise * weight,
+        })
+        .collect();
+    let types: Vec<GgmlType> = choices.iter().map(|c| c.ty).collect();
+    let file_type = most_used(tensors, &types).map_or(fixed.file_type, |t| t.number);
+    Ok((Plan { types, file_type, notes: Vec::new() }, choices))
+}
+
+/// The file type named after the type that most weights have.
+fn most_used(tensors: &[TensorDesc], types: &[GgmlType]) -> Option<&'static FileType> {
+    let values = |ty: GgmlType| -> u64 {
+        let of = tensors.iter().zip(types).filter(|(_, t)| **t == ty);
+        of.map(|(tensor, _)| tensor.n_values()).sum()
+    };
+    types.iter().copied().max_by_key(|ty| (values(*ty), *ty)).and_then(FileType::of_base)
+}
+
+/// Bytes of a file before the data.
+fn head_bytes(source: &dyn Source, plan: &Plan) -> Result<u64> {
+    struct Count(u64);
+    impl std::io::Write for &mut Count {
+        fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+            self.0 += data.len() as u64;
+            Ok(data.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut builder = Builder::new();
+    source.metadata(&mut builder)?;
+    builder.put("general.file_type", &plan.file_type)?;
+    builder.put("general.quantization_version", &2u32)?;
+    for (tensor, ty) in source.tensors().iter().zip(&plan.types) {
+        builder.tensor(&tensor.name, *ty, &tensor.shape)?;
+    }
+    let mut count = Count(0);
+    builder.start(&mut count)?;
+    Ok(count.0)
+}
+
+/// Bytes of a tensor in a file.
+fn padded(tensor: &TensorDesc, ty: GgmlType) -> u64 {
+    n_bytes(tensor, ty).next_multiple_of(ALIGNMENT)
+}
+
+/// Measures the noise of each type in a tensor, on some of its rows.
+fn measure(
+    source: &dyn Source,
+    index: usize,
+    types: &[GgmlType],
+    importance: Option<&[f32]>,
+    table: &KernelTable,
+) -> Result<Vec<Candidate>> {
+    let tensor = &source.tensors()[index];
+    if let [ty] = types {
+        return Ok(vec![Candidate { ty: *ty, bytes: padded(tensor, *ty), noise: 0.0 }]);
+    }
+    let wrong = |reason: String| Error::tensor(source.path(), &tensor.name, reason);
+    let (cols, rows) = (tensor.cols(), tensor.rows());
+    let n = (SAMPLE / cols.max(1)).clamp(1, 4096).min(rows as usize);
+    // Of experts, whose columns matter differently, the rows of the first are taken.
+    let rows = if importance.is_some_and(|i| i.len() > cols) { tensor.shape[1] } else { rows };
+    let importance = importance.and_then(|all| all.get(..cols));
+    let mut values = vec![0.0; n * cols];
+    for (i, row) in values.chunks_exact_mut(cols).enumerate() {
+        let at = (i as u64 * rows) / n as u64;
+        source.read(index, at..at + 1, row)?;
+    }
+    let weight = |i: usize| importance.map_or(1.0, |all| f64::from(all[i % cols]));
+    let power: f64 =
+        values.iter().enumerate().map(|(i, x)| weight(i) * f64::from(*x) * f64::from(*x)).sum();
+    let mut back = vec![0.0; values.len()];
+    let mut candidates = Vec::with_capacity(types.len());
+    for ty in types {
+        let mut bytes = vec![0; ty.row_bytes(cols).unwrap_or(0) * n];
+        table
+            .quantize(*ty, &values, importance, &mut bytes)
+            .and_then(|()| formats::dequantize_row(*ty, &bytes, &mut back))
+            .map_err(|e| wrong(e.to_string()))?;
+        let error = |(i, (a, b)): (usize, (&f32, &f32))| {
+            let difference = f64::from(*a) - f64::from(*b);
+            weight(i) * difference * difference
+        };
+        let error: f64 = values.iter().zip(&back).enumerate().map(error).sum();
+        let noise = if power > 0.0 { error / power } else { 0.0 };
+        if !noise.is_finite() {
+            return Err(wrong("it has weights that are no numbers".to_string()));
+        }
+        candidates.push(Candidate { ty: *ty, bytes: padded(tensor, *ty), noise });
+    }
+    Ok(worthwhile(candidates))
+}
+
+/// From small to large, without those that are no better than a smaller one.
+fn worthwhile(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    candidates.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.noise.total_cmp(&b.noise)));
+    let mut least = f64::INFINITY;
+    candidates.retain(|c| {
+        let better = c.noise < least;
+        least = least.min(c.noise);
+        better
+    });
+    candidates
+}
+
+/// The candidate of each tensor, all of them within `room` bytes.
+fn fill(candidates: &[Vec<Candidate>], weights: &[f64], room: u64) -> Result<Vec<usize>> {
+    let mut picks = vec![0; candidates.len()];
+    let mut bytes: u64 = candidates.iter().map(|all| all[0].bytes).sum();
+    if bytes > room {
+        return Err(Error::Invalid(format!(
+            "the smallest types make {bytes} bytes of data, but the size leaves {room}"
+        )));
+    }
+    loop {
+        // Of each tensor the step that saves the most for each byte, of all tensors the best.
+        let mut best: Option<(f64, usize, usize)> = None;
+        for (i, all) in candidates.iter().enumerate() {
+            let now = all[picks[i]];
+            for (to, larger) in all.iter().enumerate().skip(picks[i] + 1) {
+                let more = larger.bytes - now.bytes;
+                if bytes + more > room {
+                    break;
+                }
+                let gain = weights[i] * (now.noise - larger.noise) / more as f64;
+                if best.is_none_or(|(most, ..)| gain > most) {
+                    best = Some((gain, i, to));
+                }
+            }
+        }
+        let Some((_, i, to)) = best else { return Ok(picks) };
+        bytes += candidates[i][to].bytes - candidates[i][picks[i]].bytes;
+        picks[i] = to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(bytes: u64, noise: f64) -> Candidate {
+        Candidate { ty: GgmlType::Q8_0, bytes, noise }
+    }
+
+    #[test]
+    fn bytes_go_where_they_save_the_most() {
+        let tensor = vec![candidate(10, 0.08), candidate(20, 0.02), candidate(40, 0.01)];
+        let all = vec![tensor.clone(), tensor];
+        // The second tensor matters ten times as much.
+        assert_eq!(fill(&all, &[1.0, 10.0], 30).expect("fits"), [0, 1]);
+        assert_eq!(fill(&all, &[1.0, 10.0], 40).expect("fits"), [1, 1]);
+        assert_eq!(fill(&all, &[1.0, 10.0], 60).expect("fits"), [1, 2]);
+        assert_eq!(fill(&all, &[1.0, 10.0], 1000).expect("fits"), [2, 2]);
+        assert!(fill(&all, &[1.0, 10.0], 19).is_err());
+    }
+
+    #[test]
+    fn what_is_larger_and_no_better_is_left_out() {
+        let kept = worthwhile(vec![candidate(20, 0.1), candidate(10, 0.1), candidate(30, 0.05)]);
+        assert_eq!(kept.iter().map(|c| c.bytes).collect::<Vec<_>>(), [10, 30]);
+    }
+}
