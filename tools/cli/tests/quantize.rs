@@ -1,0 +1,140 @@
+//! `siskin quantize`: what it writes, says and refuses.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{file, json, siskin, tiny};
+use siskin::gguf::GgufFile;
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().expect("UTF-8").to_string()
+}
+
+/// What must be said by a command that is refused.
+fn refused(args: &[&str], parts: &[&str]) {
+    let ended = siskin(args);
+    assert_ne!(ended.code, 0, "{args:?}: {}", ended.stdout);
+    for part in parts {
+        assert!(ended.stderr.contains(part), "{args:?} lacks {part}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn the_file_is_the_same_at_every_level_and_with_any_threads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shape = path(folder.path(), "shape.gguf");
+    let made = siskin(&[
+        "bench", "--shape", "smollm2-135m", "--type", "q4_0", "--save", &shape, "-p", "1", "-n",
+        "0", "-r", "1",
+    ]);
+    // The levels of this CPU are named in the error for one that is none.
+    let known = siskin(&["quantize", &tiny("llama"), "x.gguf", "q8_0", "--cpu", "none"]);
+    let levels = known.stderr.split("it has ").nth(1).expect("a list").trim().to_string();
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let mut first: Option<Vec<u8>> = None;
+    for (i, level) in levels.split(", ").enumerate() {
+        let out = path(folder.path(), &format!("{level}.gguf"));
+        let threads = ["1", "2", "8"][i % 3];
+        let args = ["quantize", &shape, &out, "q8_0", "--allow-requantize", "--cpu", level];
+        let ended = siskin(&[&args[..], &["-t", threads, "--tensor", "attn_q=q5_0"]].concat());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let bytes = fs::read(&out).expect("a file");
+        fs::remove_file(&out).expect("removed");
+        assert!(first.get_or_insert_with(|| bytes.clone()) == &bytes, "{level}, {threads} threads");
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_written_and_writes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = path(folder.path(), "out.gguf");
+    let args = ["quantize", &tiny("gemma3"), &out, "q8_0"];
+    let dry = json(&siskin(&[&args[..], &["--dry-run", "--json"]].concat()));
+    assert!(!Path::new(&out).exists());
+    let wet = json(&siskin(&[&args[..], &["--json"]].concat()));
+    for key in ["bytes", "types", "tensors", "bits_per_weight"] {
+        assert_eq!(dry[0][key], wet[0][key], "{key}");
+    }
+    let file = GgufFile::open(&out).expect("a file");
+    for tensor in wet[0]["tensors"].as_array().expect("tensors") {
+        let name = tensor["name"].as_str().expect("a name");
+        let found = file.tensor(name).expect(name);
+        assert_eq!(tensor["type"], found.ty.name());
+        assert_eq!(tensor["bytes"], found.n_bytes);
+    }
+    let said = siskin(&[&args[..], &["--dry-run"]].concat());
+    assert!(said.stdout.contains("blk.0.attn_q.weight") && said.stdout.contains("Q8_0"));
+}
+
+#[test]
+fn a_quantized_model_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = path(folder.path(), "out.gguf");
+    for file_type in ["q8_0", "bf16", "f16", "q5_1"] {
+        let ended = siskin(&["quantize", &tiny("qwen3"), &out, file_type, "--force"]);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let ended = siskin(&["logits", "-m", &out, "-p", "abc", "--sha256"]);
+        assert_eq!(ended.code, 0, "{file_type}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_size_is_kept_and_what_was_chosen_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, out) = (tiny("llama"), path(folder.path(), "out.gguf"));
+    let whole = fs::metadata(&model).expect("a file").len();
+    let mut last = u64::MAX;
+    for part in [10, 7, 5] {
+        let size = (whole * part / 10).to_string();
+        let ended = siskin(&["quantize", &model, &out, "--size", &size, "--force", "--json"]);
+        let said = &json(&ended)[0];
+        let bytes = fs::metadata(&out).expect("a file").len();
+        assert!(bytes <= whole * part / 10, "{bytes} of {size}");
+        assert!(bytes < last && said["tensors"][0]["noise"].is_number());
+        last = bytes;
+    }
+    let ended = siskin(&["quantize", &model, &out, "--bpw", "9", "--force"]);
+    assert!(ended.stdout.contains("FfnDown") && ended.stdout.contains("of the divergence"));
+    refused(&["quantize", &model, &out, "--size", "1K", "--force"], &["smallest types"]);
+    refused(&["quantize", &model, &out, "q8_0", "--size", "1M", "--force"], &["q8_0", "size"]);
+    refused(&["quantize", &model, &out, "--bpw", "99", "--force"], &["99"]);
+    refused(&["quantize", &model, &out], &["TYPE"]);
+}
+
+#[test]
+fn what_is_wrong_is_said_and_nothing_is_left() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, out) = (tiny("llama"), path(folder.path(), "out.gguf"));
+    let there = file(folder.path(), "there.gguf", "precious");
+    refused(&["quantize", &model, &there, "q8_0"], &["there.gguf", "--force"]);
+    refused(&["quantize", &model, &out, "q9_0"], &["q9_0", "q4_k_m"]);
+    refused(&["quantize", &model, &out, "q8_0", "--tensor", "x"], &["--tensor", "PATTERN=TYPE"]);
+    refused(&["quantize", &model, &out, "q8_0", "--output-type", "q7"], &["--output-type", "q7"]);
+    refused(&["quantize", &model, "/nonexistent/out.gguf", "q8_0"], &["/nonexistent"]);
+    refused(&["quantize", &there, &out, "q8_0"], &["there.gguf"]);
+    refused(&["quantize", &model, &out, "q8_0", "--imatrix", &there], &["there.gguf"]);
+    assert_eq!(fs::read(&there).expect("a file"), b"precious");
+    let names: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn no_space_left_is_an_error_that_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = path(folder.path(), "out.gguf");
+    // Files may have no more than 8 blocks of 512 bytes, and the signal that says so is ignored,
+    // so that writing fails as it does on a full disk.
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$@\"";
+    let ended = std::process::Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_siskin")])
+        .args(["quantize", &tiny("gemma3"), &out, "q8_0"])
+        .output()
+        .expect("a shell");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("out.gguf") && stderr.contains("too large"), "{stderr}");
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+}
