@@ -3,8 +3,73 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::grid_scales::{Found, GridType, Moved, search};
+use super::grid_search::Split;
+use super::search::{Weighting, for_blocks};
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids};
 use crate::GgmlType;
+
+const IQ1_S: GridType<8, 3> = {
+    static POINTS: Split<2048> = Split::new(&grids::IQ1, &[-8, 0, 8]);
+    GridType {
+        grid: &grids::IQ1,
+        points: POINTS.points(),
+        levels: [-8.0, 0.0, 8.0],
+        delta: 1.0,
+        moved: Moved::SubBlock,
+        even: false,
+        subs: 8,
+        max_scale: 15,
+        factor: 8.0,
+        weighting: Weighting { with: 2.0, without: 1.0 },
+    }
+};
+
+const IQ1_M: GridType<8, 3> = GridType { moved: Moved::Group, subs: 16, ..IQ1_S };
+
+/// Quantizes rows to IQ1_S.
+#[inline(always)]
+pub(crate) fn quantize_s(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    for_blocks(x, importance, out, |x, importance| {
+        let found: Found<32> = search::<8, 3, 2, 32>(&IQ1_S, x, importance);
+        BlockIQ1S {
+            d: found.d,
+            qs: found.index.map(|index| index as u8),
+            qh: std::array::from_fn(|n| {
+                let mut qh = u16::from(found.scales[n]) << 12 | u16::from(found.down[4 * n]) << 15;
+                for l in 0..4 {
+                    qh |= (found.index[4 * n + l] >> 8) << (3 * l);
+                }
+                qh.to_le_bytes()
+            }),
+        }
+    });
+}
+
+/// Quantizes rows to IQ1_M.
+#[inline(always)]
+pub(crate) fn quantize_m(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    for_blocks(x, importance, out, |x, importance| {
+        let found: Found<32> = search::<8, 3, 2, 32>(&IQ1_M, x, importance);
+        let mut qh = [0; 16];
+        for n in 0..32 {
+            let high = (found.index[n] >> 8) as u8 | u8::from(found.down[n]) << 3;
+            qh[n / 2] |= high << (4 * (n % 2));
+        }
+        let d = u16::from_le_bytes(found.d);
+        BlockIQ1M {
+            qs: found.index.map(|index| index as u8),
+            qh,
+            scales: std::array::from_fn(|j| {
+                let mut scales = (d >> (4 * j) & 0xf) << 12;
+                for l in 0..4 {
+                    scales |= u16::from(found.scales[4 * j + l]) << (3 * l);
+                }
+                scales.to_le_bytes()
+            }),
+        }
+    });
+}
 
 /// Writes the codes of group `group`: 8 times the grid's values, moved by 1.
 #[inline(always)]

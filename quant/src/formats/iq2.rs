@@ -3,8 +3,109 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::grid_scales::{Found, GridType, Moved, search};
+use super::grid_search::Split;
+use super::search::{Weighting, for_blocks};
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids, signs};
 use crate::GgmlType;
+
+/// The values in the grids.
+const LEVELS: [i8; 3] = [8, 25, 43];
+
+/// What the three types have in common for the search of a superblock.
+const GRID: GridType<8, 3> = {
+    static POINTS: Split<256> = Split::new(&grids::IQ2_XXS, &LEVELS);
+    GridType {
+        grid: &grids::IQ2_XXS,
+        points: POINTS.points(),
+        levels: [8.0, 25.0, 43.0],
+        delta: 0.0,
+        moved: Moved::No,
+        even: true,
+        subs: 8,
+        max_scale: 31,
+        factor: 8.0,
+        weighting: Weighting { with: 1.0, without: 1.0 },
+    }
+};
+
+const IQ2_XS: GridType<8, 3> = {
+    static POINTS: Split<512> = Split::new(&grids::IQ2_XS, &LEVELS);
+    GridType { grid: &grids::IQ2_XS, points: POINTS.points(), subs: 16, ..GRID }
+};
+
+const IQ2_S: GridType<8, 3> = {
+    static POINTS: Split<1024> = Split::new(&grids::IQ2_S, &LEVELS);
+    GridType {
+        grid: &grids::IQ2_S,
+        points: POINTS.points(),
+        even: false,
+        subs: 16,
+        weighting: Weighting { with: 2.0, without: 1.0 },
+        ..GRID
+    }
+};
+
+/// Scales of 4 bits, two in a byte.
+#[inline(always)]
+fn pack_scales(scales: [u8; 16]) -> [u8; 8] {
+    std::array::from_fn(|j| scales[2 * j] | scales[2 * j + 1] << 4)
+}
+
+/// Quantizes rows to IQ2_XXS.
+#[inline(always)]
+pub(crate) fn quantize_xxs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    for_blocks(x, importance, out, |x, importance| {
+        let found: Found<32> = search::<8, 3, 2, 32>(&GRID, x, importance);
+        BlockIQ2XXS {
+            d: found.d,
+            qs: std::array::from_fn(|n| {
+                let mut bits = u32::from(found.scales[n]) << 28;
+                for l in 0..4 {
+                    bits |= u32::from(found.signs[4 * n + l] & 127) << (7 * l);
+                }
+                let [s0, s1, s2, s3] = bits.to_le_bytes();
+                let [a, b, c, d]: [u8; 4] = std::array::from_fn(|l| found.index[4 * n + l] as u8);
+                [a, b, c, d, s0, s1, s2, s3]
+            }),
+        }
+    });
+}
+
+/// Quantizes rows to IQ2_XS.
+#[inline(always)]
+pub(crate) fn quantize_xs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    for_blocks(x, importance, out, |x, importance| {
+        let found: Found<32> = search::<8, 3, 2, 32>(&IQ2_XS, x, importance);
+        BlockIQ2XS {
+            d: found.d,
+            qs: std::array::from_fn(|n| {
+                (found.index[n] | u16::from(found.signs[n] & 127) << 9).to_le_bytes()
+            }),
+            scales: pack_scales(found.scales),
+        }
+    });
+}
+
+/// Quantizes rows to IQ2_S.
+#[inline(always)]
+pub(crate) fn quantize_s(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    for_blocks(x, importance, out, |x, importance| {
+        let found: Found<32> = search::<8, 3, 2, 32>(&IQ2_S, x, importance);
+        let mut qh = [0; 8];
+        for n in 0..32 {
+            qh[n / 4] |= ((found.index[n] >> 8) as u8) << (2 * (n % 4));
+        }
+        BlockIQ2S {
+            d: found.d,
+            qs: std::array::from_fn(|n| {
+                if n < 32 { found.index[n] as u8 } else { found.signs[n - 32] }
+            }),
+            qh,
+            scales: pack_scales(found.scales),
+        }
+    });
+}
 
 /// 256 weights in 66 bytes.
 #[repr(C)]

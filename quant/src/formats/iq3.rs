@@ -3,8 +3,78 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::grid_scales::{Found, GridType, Moved, search};
+use super::grid_search::Split;
+use super::search::{Weighting, for_blocks};
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids, signs};
 use crate::GgmlType;
+
+const IQ3_XXS: GridType<4, 8> = {
+    static POINTS: Split<256> = Split::new(&grids::IQ3_XXS, &[4, 12, 20, 28, 36, 44, 52, 62]);
+    GridType {
+        grid: &grids::IQ3_XXS,
+        points: POINTS.points(),
+        levels: [4.0, 12.0, 20.0, 28.0, 36.0, 44.0, 52.0, 62.0],
+        delta: 0.0,
+        moved: Moved::No,
+        even: true,
+        subs: 8,
+        max_scale: 31,
+        factor: 4.0,
+        weighting: Weighting { with: 2.0, without: 1.0 },
+    }
+};
+
+const IQ3_S: GridType<4, 8> = {
+    static POINTS: Split<512> = Split::new(&grids::IQ3_S, &[1, 3, 5, 7, 9, 11, 13, 15]);
+    GridType {
+        grid: &grids::IQ3_S,
+        points: POINTS.points(),
+        levels: [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0],
+        even: false,
+        factor: 1.0,
+        ..IQ3_XXS
+    }
+};
+
+/// Quantizes rows to IQ3_XXS.
+#[inline(always)]
+pub(crate) fn quantize_xxs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    for_blocks(x, importance, out, |x, importance| {
+        let found: Found<64> = search::<4, 8, 4, 64>(&IQ3_XXS, x, importance);
+        let mut qs = [0; 96];
+        for n in 0..64 {
+            qs[n] = found.index[n] as u8;
+        }
+        for n in 0..8 {
+            let mut bits = u32::from(found.scales[n]) << 28;
+            for l in 0..4 {
+                bits |= u32::from(found.signs[4 * n + l] & 127) << (7 * l);
+            }
+            qs[64 + 4 * n..][..4].copy_from_slice(&bits.to_le_bytes());
+        }
+        BlockIQ3XXS { d: found.d, qs }
+    });
+}
+
+/// Quantizes rows to IQ3_S.
+#[inline(always)]
+pub(crate) fn quantize_s(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    for_blocks(x, importance, out, |x, importance| {
+        let found: Found<64> = search::<4, 8, 4, 64>(&IQ3_S, x, importance);
+        let mut qh = [0; 8];
+        for n in 0..64 {
+            qh[n / 8] |= ((found.index[n] >> 8) as u8) << (n % 8);
+        }
+        BlockIQ3S {
+            d: found.d,
+            qs: found.index.map(|index| index as u8),
+            qh,
+            signs: found.signs,
+            scales: std::array::from_fn(|j| found.scales[2 * j] | found.scales[2 * j + 1] << 4),
+        }
+    });
+}
 
 /// Two groups of 4 as one of 8, which is what the signs come in.
 #[inline(always)]

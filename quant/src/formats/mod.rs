@@ -15,6 +15,8 @@ use bytemuck::Pod;
 use crate::GgmlType;
 
 pub mod floats;
+mod grid_scales;
+mod grid_search;
 mod grids;
 pub mod iq1;
 pub mod iq2;
@@ -39,6 +41,7 @@ pub mod q8_0;
 pub mod q8_1;
 pub mod q8_k;
 pub mod rows;
+mod search;
 mod signs;
 pub mod tq;
 
