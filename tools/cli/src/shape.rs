@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use siskin::GgmlType;
 use siskin::gguf::{Builder, GgufFile, Writer};
-use siskin_quant::formats;
+use siskin_quant::table::KernelTable;
 use siskin_quant::types::Act;
 
 /// The sizes of a Llama model.
@@ -124,10 +124,12 @@ fn pattern(ty: GgmlType, cols: usize) -> anyhow::Result<Vec<u8>> {
         state
     };
     let mut row = vec![0u8; bytes];
-    if formats::can_quantize(ty) {
+    // The bytes are the same at every level.
+    let table = KernelTable::detect().map_err(anyhow::Error::msg)?;
+    if table.can_quantize(ty) {
         let values: Vec<f32> =
             (0..cols).map(|_| random() as f32 / u32::MAX as f32 * 0.1 - 0.05).collect();
-        formats::quantize_row(ty, &values, &mut row)?;
+        table.quantize(ty, &values, None, &mut row)?;
     } else {
         // Small bytes: whatever field they are, the values stay finite.
         row.iter_mut().for_each(|b| *b = (random() % 0x30) as u8);
