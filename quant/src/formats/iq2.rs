@@ -3,11 +3,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::grid_scales::{Found, GridType, Moved, search};
-use super::grid_search::Split;
-use super::search::{Weighting, for_blocks};
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids, signs};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::grid::{Found, GridType, Moved, search_8};
+use crate::quantize::lanes::Cpu;
+use crate::quantize::points::Split;
+use crate::quantize::unit::Weighting;
+use crate::quantize::{GROUP, Search};
 
 /// The values in the grids.
 const LEVELS: [i8; 3] = [8, 25, 43];
@@ -52,61 +55,6 @@ fn pack_scales(scales: [u8; 16]) -> [u8; 8] {
     std::array::from_fn(|j| scales[2 * j] | scales[2 * j + 1] << 4)
 }
 
-/// Quantizes rows to IQ2_XXS.
-#[inline(always)]
-pub(crate) fn quantize_xxs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    for_blocks(x, importance, out, |x, importance| {
-        let found: Found<32> = search::<8, 3, 2, 32>(&GRID, x, importance);
-        BlockIQ2XXS {
-            d: found.d,
-            qs: std::array::from_fn(|n| {
-                let mut bits = u32::from(found.scales[n]) << 28;
-                for l in 0..4 {
-                    bits |= u32::from(found.signs[4 * n + l] & 127) << (7 * l);
-                }
-                let [s0, s1, s2, s3] = bits.to_le_bytes();
-                let [a, b, c, d]: [u8; 4] = std::array::from_fn(|l| found.index[4 * n + l] as u8);
-                [a, b, c, d, s0, s1, s2, s3]
-            }),
-        }
-    });
-}
-
-/// Quantizes rows to IQ2_XS.
-#[inline(always)]
-pub(crate) fn quantize_xs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    for_blocks(x, importance, out, |x, importance| {
-        let found: Found<32> = search::<8, 3, 2, 32>(&IQ2_XS, x, importance);
-        BlockIQ2XS {
-            d: found.d,
-            qs: std::array::from_fn(|n| {
-                (found.index[n] | u16::from(found.signs[n] & 127) << 9).to_le_bytes()
-            }),
-            scales: pack_scales(found.scales),
-        }
-    });
-}
-
-/// Quantizes rows to IQ2_S.
-#[inline(always)]
-pub(crate) fn quantize_s(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    for_blocks(x, importance, out, |x, importance| {
-        let found: Found<32> = search::<8, 3, 2, 32>(&IQ2_S, x, importance);
-        let mut qh = [0; 8];
-        for n in 0..32 {
-            qh[n / 4] |= ((found.index[n] >> 8) as u8) << (2 * (n % 4));
-        }
-        BlockIQ2S {
-            d: found.d,
-            qs: std::array::from_fn(|n| {
-                if n < 32 { found.index[n] as u8 } else { found.signs[n - 32] }
-            }),
-            qh,
-            scales: pack_scales(found.scales),
-        }
-    });
-}
-
 /// 256 weights in 66 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -131,6 +79,36 @@ impl Block for BlockIQ2XXS {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ2XXS {
+    /// The block that a search found.
+    fn pack(found: &Found<32>) -> Self {
+        Self {
+            d: found.d,
+            qs: std::array::from_fn(|n| {
+                let mut bits = u32::from(found.scales[n]) << 28;
+                for l in 0..4 {
+                    bits |= u32::from(found.signs[4 * n + l] & 127) << (7 * l);
+                }
+                let [s0, s1, s2, s3] = bits.to_le_bytes();
+                let [a, b, c, d]: [u8; 4] = std::array::from_fn(|l| found.index[4 * n + l] as u8);
+                [a, b, c, d, s0, s1, s2, s3]
+            }),
+        }
+    }
+}
+
+impl Search for BlockIQ2XXS {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_8(cpu, &GRID, x, importance, out, Self::pack);
     }
 }
 
@@ -196,6 +174,31 @@ impl Block for BlockIQ2XS {
     }
 }
 
+impl BlockIQ2XS {
+    /// The block that a search found.
+    fn pack(found: &Found<32>) -> Self {
+        Self {
+            d: found.d,
+            qs: std::array::from_fn(|n| {
+                (found.index[n] | u16::from(found.signs[n] & 127) << 9).to_le_bytes()
+            }),
+            scales: pack_scales(found.scales),
+        }
+    }
+}
+
+impl Search for BlockIQ2XS {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_8(cpu, &IQ2_XS, x, importance, out, Self::pack);
+    }
+}
+
 /// `q` is the signed grid value: 8, 25 or 43; `scale` is odd, 1 to 31; `d` is an eighth.
 impl IntBlock for BlockIQ2XS {
     const UNIT: usize = 256;
@@ -243,6 +246,36 @@ impl Block for BlockIQ2S {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ2S {
+    /// The block that a search found.
+    fn pack(found: &Found<32>) -> Self {
+        let mut qh = [0; 8];
+        for n in 0..32 {
+            qh[n / 4] |= ((found.index[n] >> 8) as u8) << (2 * (n % 4));
+        }
+        Self {
+            d: found.d,
+            qs: std::array::from_fn(|n| {
+                if n < 32 { found.index[n] as u8 } else { found.signs[n - 32] }
+            }),
+            qh,
+            scales: pack_scales(found.scales),
+        }
+    }
+}
+
+impl Search for BlockIQ2S {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_8(cpu, &IQ2_S, x, importance, out, Self::pack);
     }
 }
 

@@ -3,11 +3,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::grid_scales::{Found, GridType, Moved, search};
-use super::grid_search::Split;
-use super::search::{Weighting, for_blocks};
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids, signs};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::grid::{Found, GridType, Moved, search_4};
+use crate::quantize::lanes::Cpu;
+use crate::quantize::points::Split;
+use crate::quantize::unit::Weighting;
+use crate::quantize::{GROUP, Search};
 
 const IQ3_XXS: GridType<4, 8> = {
     static POINTS: Split<256> = Split::new(&grids::IQ3_XXS, &[4, 12, 20, 28, 36, 44, 52, 62]);
@@ -36,45 +39,6 @@ const IQ3_S: GridType<4, 8> = {
         ..IQ3_XXS
     }
 };
-
-/// Quantizes rows to IQ3_XXS.
-#[inline(always)]
-pub(crate) fn quantize_xxs(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    for_blocks(x, importance, out, |x, importance| {
-        let found: Found<64> = search::<4, 8, 4, 64>(&IQ3_XXS, x, importance);
-        let mut qs = [0; 96];
-        for n in 0..64 {
-            qs[n] = found.index[n] as u8;
-        }
-        for n in 0..8 {
-            let mut bits = u32::from(found.scales[n]) << 28;
-            for l in 0..4 {
-                bits |= u32::from(found.signs[4 * n + l] & 127) << (7 * l);
-            }
-            qs[64 + 4 * n..][..4].copy_from_slice(&bits.to_le_bytes());
-        }
-        BlockIQ3XXS { d: found.d, qs }
-    });
-}
-
-/// Quantizes rows to IQ3_S.
-#[inline(always)]
-pub(crate) fn quantize_s(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    for_blocks(x, importance, out, |x, importance| {
-        let found: Found<64> = search::<4, 8, 4, 64>(&IQ3_S, x, importance);
-        let mut qh = [0; 8];
-        for n in 0..64 {
-            qh[n / 8] |= ((found.index[n] >> 8) as u8) << (n % 8);
-        }
-        BlockIQ3S {
-            d: found.d,
-            qs: found.index.map(|index| index as u8),
-            qh,
-            signs: found.signs,
-            scales: std::array::from_fn(|j| found.scales[2 * j] | found.scales[2 * j + 1] << 4),
-        }
-    });
-}
 
 /// Two groups of 4 as one of 8, which is what the signs come in.
 #[inline(always)]
@@ -109,6 +73,36 @@ impl Block for BlockIQ3XXS {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ3XXS {
+    /// The block that a search found.
+    fn pack(found: &Found<64>) -> Self {
+        let mut qs = [0; 96];
+        for n in 0..64 {
+            qs[n] = found.index[n] as u8;
+        }
+        for n in 0..8 {
+            let mut bits = u32::from(found.scales[n]) << 28;
+            for l in 0..4 {
+                bits |= u32::from(found.signs[4 * n + l] & 127) << (7 * l);
+            }
+            qs[64 + 4 * n..][..4].copy_from_slice(&bits.to_le_bytes());
+        }
+        Self { d: found.d, qs }
+    }
+}
+
+impl Search for BlockIQ3XXS {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_4(cpu, &IQ3_XXS, x, importance, out, Self::pack);
     }
 }
 
@@ -169,6 +163,35 @@ impl Block for BlockIQ3S {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ3S {
+    /// The block that a search found.
+    fn pack(found: &Found<64>) -> Self {
+        let mut qh = [0; 8];
+        for n in 0..64 {
+            qh[n / 8] |= ((found.index[n] >> 8) as u8) << (n % 8);
+        }
+        Self {
+            d: found.d,
+            qs: found.index.map(|index| index as u8),
+            qh,
+            signs: found.signs,
+            scales: std::array::from_fn(|j| found.scales[2 * j] | found.scales[2 * j + 1] << 4),
+        }
+    }
+}
+
+impl Search for BlockIQ3S {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_4(cpu, &IQ3_S, x, importance, out, Self::pack);
     }
 }
 

@@ -15,8 +15,6 @@ use bytemuck::Pod;
 use crate::GgmlType;
 
 pub mod floats;
-mod grid_scales;
-mod grid_search;
 mod grids;
 pub mod iq1;
 pub mod iq2;
@@ -41,7 +39,6 @@ pub mod q8_0;
 pub mod q8_1;
 pub mod q8_k;
 pub mod rows;
-mod search;
 mod signs;
 pub mod tq;
 

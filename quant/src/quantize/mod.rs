@@ -7,8 +7,12 @@
 //! a part of one), and nothing is fused, reassociated or taken from a mathematical library.
 
 pub mod affine;
+pub mod grid;
 pub mod lanes;
+pub mod points;
 pub mod scale_min;
+pub mod scale_plan;
+pub mod unit;
 pub mod weights;
 pub static MODE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 pub fn mode() -> u32 {
@@ -109,6 +113,13 @@ macro_rules! for_each_search {
         $then! { [$($args)*]
             (Q8_0, BlockQ8_0)
             (Q4_K, BlockQ4K)
+            (IQ1_S, BlockIQ1S)
+            (IQ1_M, BlockIQ1M)
+            (IQ2_XXS, BlockIQ2XXS)
+            (IQ2_XS, BlockIQ2XS)
+            (IQ2_S, BlockIQ2S)
+            (IQ3_XXS, BlockIQ3XXS)
+            (IQ3_S, BlockIQ3S)
         }
     };
 }
