@@ -7,6 +7,7 @@
 //! a part of one), and nothing is fused, reassociated or taken from a mathematical library.
 
 pub mod affine;
+pub mod curve;
 pub mod grid;
 pub mod lanes;
 pub mod points;
@@ -120,6 +121,8 @@ macro_rules! for_each_search {
             (IQ2_S, BlockIQ2S)
             (IQ3_XXS, BlockIQ3XXS)
             (IQ3_S, BlockIQ3S)
+            (IQ4_NL, BlockIQ4NL)
+            (IQ4_XS, BlockIQ4XS)
         }
     };
 }
