@@ -8,11 +8,13 @@
 
 pub mod affine;
 pub mod curve;
+pub mod fp4;
 pub mod grid;
 pub mod lanes;
 pub mod points;
 pub mod scale_min;
 pub mod scale_plan;
+pub mod ternary;
 pub mod unit;
 pub mod weights;
 pub static MODE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -123,6 +125,9 @@ macro_rules! for_each_search {
             (IQ3_S, BlockIQ3S)
             (IQ4_NL, BlockIQ4NL)
             (IQ4_XS, BlockIQ4XS)
+            (MXFP4, BlockMXFP4)
+            (TQ1_0, BlockTQ1_0)
+            (TQ2_0, BlockTQ2_0)
         }
     };
 }

@@ -62,21 +62,27 @@ impl<const N: usize> Prepared<N> {
         for x in &mut block.x {
             *x *= unit.up;
         }
-        let mean = mean_square(&block.x);
-        let values = block.w.iter_mut().zip(&block.x);
-        match importance {
-            Some(importance) => {
-                for ((w, x), importance) in values.zip(importance) {
-                    *w = importance * (rule.with * mean + x * x).sqrt();
-                }
-            }
-            None => {
-                for (w, x) in values {
-                    *w = rule.without * mean + x * x;
-                }
+        weights(&block.x, importance.map(|i| &i[..]), rule, &mut block.w);
+        Some(block)
+    }
+}
+
+/// The weights of a block's values, from 0 to what their squares can be summed with.
+#[inline(always)]
+pub fn weights(x: &[f32], importance: Option<&[f32]>, rule: Weighting, out: &mut [f32]) {
+    let mean = mean_square(x);
+    let values = out.iter_mut().zip(x);
+    match importance {
+        Some(importance) => {
+            for ((w, x), importance) in values.zip(importance) {
+                *w = importance * (rule.with * mean + x * x).sqrt();
             }
         }
-        Some(block)
+        None => {
+            for (w, x) in values {
+                *w = rule.without * mean + x * x;
+            }
+        }
     }
 }
 
