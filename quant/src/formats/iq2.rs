@@ -9,6 +9,7 @@ use crate::lanes::Lanes;
 use crate::quantize::grid::{Found, GridType, Moved, search_8};
 use crate::quantize::lanes::Cpu;
 use crate::quantize::points::Split;
+use crate::quantize::scale_plan::Effort;
 use crate::quantize::unit::Weighting;
 use crate::quantize::{GROUP, Search};
 
@@ -26,9 +27,10 @@ const GRID: GridType<8, 3> = {
         moved: Moved::No,
         even: true,
         subs: 8,
+        effort: Effort { coarse: 12, first: 1.12, step: 0.93, computed: 3, refits: 2 },
         max_scale: 31,
         factor: 8.0,
-        weighting: Weighting { with: 1.0, without: 1.0 },
+        weighting: Weighting { with: 1.0, without: 4.0 },
     }
 };
 
@@ -44,7 +46,7 @@ const IQ2_S: GridType<8, 3> = {
         points: POINTS.points(),
         even: false,
         subs: 16,
-        weighting: Weighting { with: 2.0, without: 1.0 },
+        weighting: Weighting { with: 2.0, without: 2.0 },
         ..GRID
     }
 };

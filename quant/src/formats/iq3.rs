@@ -9,6 +9,7 @@ use crate::lanes::Lanes;
 use crate::quantize::grid::{Found, GridType, Moved, search_4};
 use crate::quantize::lanes::Cpu;
 use crate::quantize::points::Split;
+use crate::quantize::scale_plan::Effort;
 use crate::quantize::unit::Weighting;
 use crate::quantize::{GROUP, Search};
 
@@ -22,9 +23,10 @@ const IQ3_XXS: GridType<4, 8> = {
         moved: Moved::No,
         even: true,
         subs: 8,
+        effort: Effort { coarse: 12, first: 1.12, step: 0.93, computed: 3, refits: 2 },
         max_scale: 31,
         factor: 4.0,
-        weighting: Weighting { with: 2.0, without: 1.0 },
+        weighting: Weighting { with: 2.0, without: 2.0 },
     }
 };
 

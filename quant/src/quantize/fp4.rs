@@ -11,7 +11,7 @@ const MAGNITUDES: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
 /// Half the scales that are tried of values with a largest one from 1 to 2, and their exponents.
 const TRIED: [(f32, i32); 3] = [(0.125, -2), (0.0625, -3), (0.25, -1)];
 
-const WEIGHTING: Weighting = Weighting { with: 2.0, without: 1.0 };
+const WEIGHTING: Weighting = Weighting { with: 2.0, without: 4.0 };
 
 /// The exponents of 16 blocks, with the bias of a float, and their codes.
 #[inline(always)]

@@ -3,7 +3,7 @@
 use super::GROUP;
 use super::lanes::{Cpu, F, LANES};
 use super::points::{Points, Tables};
-use super::scale_plan::{Ask, Plan, Subs};
+use super::scale_plan::{Ask, Effort, Plan, Subs};
 use super::unit::{Prepared, Weighting, max_abs};
 use crate::lanes::{Lanes, tree_sum};
 
@@ -40,6 +40,8 @@ pub struct GridType<const N: usize, const V: usize> {
     pub factor: f32,
     /// How much an error counts.
     pub weighting: Weighting,
+    /// How much is tried.
+    pub effort: Effort,
 }
 
 /// A superblock as it is to be stored.
@@ -170,7 +172,7 @@ fn search_one<
     }
 
     // One call of `try_scales`, since all of it is compiled where it is called.
-    let mut plan = Plan::new(full, ty.subs, ty.max_scale, ty.factor, unit);
+    let mut plan = Plan::new(full, ty.subs, ty.max_scale, ty.factor, unit, ty.effort);
     loop {
         let (s, codes) = plan.ask();
         let errors = block.try_scales(&s, (codes != Ask::Errors).then_some(&mut found));

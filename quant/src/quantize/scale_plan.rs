@@ -9,16 +9,25 @@ use super::unit::Unit;
 /// One number for each sub-block.
 pub type Subs = [f32; 16];
 
-/// Scales tried for a sub-block by itself, as shares of that which brings its largest value to the
-/// largest level: the first, and what each further one is multiplied with.
-const COARSE: usize = 12;
-const FIRST: f32 = 1.12;
-const STEP: f32 = 0.93;
-/// Superblock scales of which the error is estimated, and of which it is computed.
+/// How much is tried.
+#[derive(Clone, Copy)]
+pub struct Effort {
+    /// Scales of a sub-block by itself, at most 16.
+    pub coarse: usize,
+    /// The first, as a share of that which brings its largest value to the largest level.
+    pub first: f32,
+    /// What each further one is multiplied with.
+    pub step: f32,
+    /// Superblock scales of which the error is computed and not only estimated.
+    pub computed: usize,
+    /// How often the superblock's scale is fitted to the codes.
+    pub refits: usize,
+}
+
+/// Superblock scales of which the error is estimated.
 const ESTIMATED: usize = 40;
-const COMPUTED: usize = 3;
-/// How often the superblock's scale is fitted to the codes.
-const REFITS: usize = 2;
+/// At least the scales tried of a sub-block by itself.
+const COARSE: usize = 16;
 
 /// What is to be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +61,7 @@ pub struct Plan {
     /// The f16 is this many times the scale.
     factor: f32,
     unit: Unit,
+    effort: Effort,
     phase: Phase,
     /// The scales that bring the largest values to the largest level.
     full: Subs,
@@ -82,13 +92,21 @@ struct Trial {
 
 impl Plan {
     /// Begins with the scales that bring the largest values to the largest level.
-    pub fn new(full: Subs, subs: usize, most: i32, factor: f32, unit: Unit) -> Self {
+    pub fn new(
+        full: Subs,
+        subs: usize,
+        most: i32,
+        factor: f32,
+        unit: Unit,
+        effort: Effort,
+    ) -> Self {
         let trial = Trial { d: 0.0, integers: [1; 16], errors: [f32::MAX; 16], now: [1; 16] };
         Plan {
             subs,
             most,
             factor,
             unit,
+            effort,
             phase: Phase::Coarse(0),
             full,
             coarse: [[0.0; 16]; COARSE],
@@ -105,7 +123,7 @@ impl Plan {
     pub fn ask(&self) -> (Subs, Ask) {
         match self.phase {
             Phase::Coarse(n) => {
-                let share = (0..n).fold(FIRST, |share, _| share * STEP);
+                let share = (0..n).fold(self.effort.first, |share, _| share * self.effort.step);
                 (self.full.map(|s| s * share), Ask::Errors)
             }
             Phase::Computed(_) | Phase::Fitted(..) => {
@@ -113,7 +131,7 @@ impl Plan {
             }
             Phase::Fit(n) => (
                 self.integers.map(|l| self.d * l as f32),
-                if n < REFITS { Ask::Fit } else { Ask::Codes },
+                if n < self.effort.refits { Ask::Fit } else { Ask::Codes },
             ),
         }
     }
@@ -124,7 +142,7 @@ impl Plan {
             Phase::Coarse(n) => {
                 self.coarse[n] = *errors;
                 self.phase = Phase::Coarse(n + 1);
-                if n + 1 == COARSE {
+                if n + 1 == self.effort.coarse {
                     self.estimate();
                     self.phase = Phase::Computed(0);
                     self.begin_estimated();
@@ -142,7 +160,7 @@ impl Plan {
                     }
                 } else {
                     self.accept();
-                    if n + 1 == 2 * COMPUTED {
+                    if n + 1 == 2 * self.effort.computed {
                         self.phase = Phase::Fit(0);
                     } else {
                         self.begin_estimated();
@@ -169,8 +187,11 @@ impl Plan {
         if let Phase::Fit(n) = self.phase {
             let d = self.rounded(d);
             // With no other scale there is nothing more to find.
-            self.phase =
-                if d > 0.0 && d != self.d { Phase::Fitted(n, 0) } else { Phase::Fit(REFITS) };
+            self.phase = if d > 0.0 && d != self.d {
+                Phase::Fitted(n, 0)
+            } else {
+                Phase::Fit(self.effort.refits)
+            };
             self.begin(d, self.integers);
         }
     }
@@ -223,26 +244,27 @@ impl Plan {
     /// Finds the best scale of each sub-block, and estimates by how much the error grows with
     /// superblock scales that round these.
     fn estimate(&mut self) {
+        let Effort { coarse, first, step, .. } = self.effort;
         let (mut curve, mut largest) = ([0.0; 16], 0.0f32);
         for sub in 0..self.subs {
             let at = |n: usize| self.coarse[n][sub];
             let mut least = 0;
-            let (mut s, mut best) = (self.full[sub] * FIRST, self.full[sub] * FIRST);
-            for n in 1..COARSE {
-                s *= STEP;
+            let (mut s, mut best) = (self.full[sub] * first, self.full[sub] * first);
+            for n in 1..coarse {
+                s *= step;
                 if at(n) < at(least) {
                     (least, best) = (n, s);
                 }
             }
             // A parabola through three errors.
-            let below = at((least + 1).min(COARSE - 1)) - at(least);
+            let below = at((least + 1).min(coarse - 1)) - at(least);
             let above = at(least.saturating_sub(1)) - at(least);
-            let step = best * (1.0 - STEP);
+            let width = best * (1.0 - step);
             let shift = (below - above) / (2.0 * (below + above));
-            if least > 0 && least + 1 < COARSE && shift.abs() <= 0.5 {
-                best += shift * step;
+            if least > 0 && least + 1 < coarse && shift.abs() <= 0.5 {
+                best += shift * width;
             }
-            curve[sub] = (below + above) / (2.0 * step * step);
+            curve[sub] = (below + above) / (2.0 * width * width);
             self.best[sub] = best;
             largest = largest.max(best);
         }

@@ -10,7 +10,7 @@ const TRIED: usize = 32;
 const REFITS: usize = 3;
 
 /// All values count the same: a ternary model's are as large as each other.
-const WEIGHTING: Weighting = Weighting { with: 2.0, without: 1.0 };
+const WEIGHTING: Weighting = Weighting { with: 2.0, without: 4.0 };
 
 /// The scale, f16, and `q + 1` of each value.
 #[inline(always)]

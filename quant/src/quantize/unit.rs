@@ -1,8 +1,8 @@
 //! Blocks brought near 1, where no square overflows or vanishes, and weighted.
 
 use super::lanes::{F16_MAX, f16_field};
-use super::weights::mean_square;
 use crate::float::f16_to_f32;
+use crate::lanes::tree_sum;
 
 /// A power of two by which values are brought near 1.
 #[derive(Clone, Copy)]
@@ -65,6 +65,18 @@ impl<const N: usize> Prepared<N> {
         weights(&block.x, importance.map(|i| &i[..]), rule, &mut block.w);
         Some(block)
     }
+}
+
+/// The mean of the squares.
+#[inline(always)]
+fn mean_square(x: &[f32]) -> f32 {
+    let mut sums = [0.0; 16];
+    for part in x.chunks_exact(16) {
+        for (sum, x) in sums.iter_mut().zip(part) {
+            *sum += x * x;
+        }
+    }
+    tree_sum(sums) / x.len() as f32
 }
 
 /// The weights of a block's values, from 0 to what their squares can be summed with.
