@@ -12,6 +12,9 @@ pub struct Affine<L: Lanes> {
     pub top: f32,
     /// The largest integer scale and minimum, where they are integers.
     pub most: f32,
+    /// How much is cut off below and above the values' range in the grids that are tried first, in
+    /// steps of the grid that spans it.
+    pub starts: &'static [(f32, f32)],
 }
 
 /// A scale and a minimum of each sub-block.
@@ -153,16 +156,12 @@ impl<L: Lanes> Affine<L> {
             low = low.min(zero);
         }
         let range = (high - low).max(zero);
-        let ends = Grid { scale: range * zero.like(1.0 / self.top), min: low };
-        let mut best = ends;
+        let mut best = Grid { scale: zero, min: low };
         let mut best_gain = zero.like(-1.0);
-        let cuts = STARTS.iter().map(|cut| (true, cut)).chain(STEPS.iter().map(|cut| (false, cut)));
-        for (first, (below, above)) in cuts {
-            let from = if first { ends } else { best };
-            let mut grid = Grid {
-                scale: from.scale * zero.like(1.0 - (below + above) / self.top),
-                min: from.min + zero.like(*below) * from.scale,
-            };
+        for (below, above) in self.starts {
+            let scale = range * zero.like((1.0 - (below + above) / self.top) / self.top);
+            let cut = zero.like(below / self.top) * range;
+            let mut grid = Grid { scale, min: low + cut };
             for _ in 0..ROUNDS {
                 let (next, gain) = self.sums(values, &grid, false).solve(fixed, bounded);
                 best = best.less(best_gain, gain, next);
@@ -180,7 +179,7 @@ impl<L: Lanes> Affine<L> {
         let mut grid = self.search(values, &fixed, false);
         let mut best = grid;
         let mut best_error = grid.scale.like(f32::INFINITY);
-        for _ in 0..4 {
+        for _ in 0..HALF_ROUNDS {
             grid = Grid { scale: grid.scale.to_f16(), min: grid.min.to_f16() };
             let sums = self.sums(values, &grid, true);
             best = best.less(sums.error, best_error, grid);
@@ -312,26 +311,16 @@ impl<L: Lanes> Integers<L> {
     }
 }
 
-/// Parts of a step that are cut off below and above.
-const STARTS: &[(f32, f32)] = &[
-    (0.0, 0.0),
-    (-0.5, -0.5),
-    (0.25, 0.25),
-    (0.5, 0.5),
-    (0.0, 0.5),
-    (0.5, 0.0),
-    (1.0, 1.0),
-    (0.0, 1.0),
-    (1.0, 0.0),
-    (-0.5, 0.0),
-    (0.0, -0.5),
-    (-0.25, -0.25),
-];
+/// How often the best scale and minimum for the codes and the codes for those are taken in turn.
 const ROUNDS: usize = 2;
-const STEPS: &[(f32, f32)] = &[(0.0, 0.0)];
+/// The same for f16 scales and minimums.
+const HALF_ROUNDS: usize = 4;
+/// The same for integer ones.
+const INTEGER_ROUNDS: usize = 2;
+/// What is added to the largest integer scale and minimum, for the first scales of a superblock.
 const INTEGER_STARTS: &[(f32, f32)] =
     &[(0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, -0.5), (0.0, 0.5), (-1.0, -1.0)];
-const INTEGER_ROUNDS: usize = 2;
+/// What is added to the integers of a sub-block in the end, where it lowers the error.
 const NEIGHBOURS: &[(f32, f32)] = &[
     (-1.0, -1.0),
     (1.0, 1.0),

@@ -9,13 +9,7 @@
 pub mod affine;
 pub mod centred;
 pub mod lanes;
-pub mod legacy;
 pub mod scale_min;
-pub mod weights;
-pub static MODE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-pub fn mode() -> u32 {
-    MODE.load(std::sync::atomic::Ordering::Relaxed)
-}
 
 use bytemuck::try_cast_slice_mut;
 
