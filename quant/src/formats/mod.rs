@@ -187,14 +187,6 @@ fn furthest(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |far: f32, x| if far.abs() < x.abs() { *x } else { far })
 }
 
-/// The smallest and the largest value.
-#[inline(always)]
-fn range(x: &[f32]) -> (f32, f32) {
-    x.iter().fold((f32::MAX, -f32::MAX), |(min, max), &x| {
-        (if x < min { x } else { min }, if x > max { x } else { max })
-    })
-}
-
 /// The value of an f16 field.
 #[inline(always)]
 const fn f16(bytes: [u8; 2]) -> f32 {

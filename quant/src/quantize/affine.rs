@@ -12,6 +12,9 @@ pub struct Affine<L: Lanes> {
     pub top: f32,
     /// The largest integer scale and minimum, where they are integers.
     pub most: f32,
+    /// How much is cut off below and above the values' range in the grids that are tried first, in
+    /// steps of the grid that spans it.
+    pub starts: &'static [(f32, f32)],
 }
 
 /// A scale and a minimum of each sub-block.
@@ -155,21 +158,16 @@ impl<L: Lanes> Affine<L> {
         let range = (high - low).max(zero);
         let mut best = Grid { scale: zero, min: low };
         let mut best_gain = zero.like(-1.0);
-        for (below, above) in STARTS {
-            // Part of a step is cut off at either end.
-            let scale = range * zero.like(1.0 / (self.top + below + above));
-            let mut grid = Grid { scale, min: low + zero.like(*below) * scale };
+        for (below, above) in self.starts {
+            let scale = range * zero.like((1.0 - (below + above) / self.top) / self.top);
+            let cut = zero.like(below / self.top) * range;
+            let mut grid = Grid { scale, min: low + cut };
             for _ in 0..ROUNDS {
                 let (next, gain) = self.sums(values, &grid, false).solve(fixed, bounded);
                 best = best.less(best_gain, gain, next);
                 best_gain = gain.max(best_gain);
                 grid = next;
             }
-        }
-        for _ in 0..FINAL_ROUNDS {
-            let (next, gain) = self.sums(values, &best, false).solve(fixed, bounded);
-            best = best.less(best_gain, gain, next);
-            best_gain = gain.max(best_gain);
         }
         best
     }
@@ -181,7 +179,7 @@ impl<L: Lanes> Affine<L> {
         let mut grid = self.search(values, &fixed, false);
         let mut best = grid;
         let mut best_error = grid.scale.like(f32::INFINITY);
-        for _ in 0..4 {
+        for _ in 0..HALF_ROUNDS {
             grid = Grid { scale: grid.scale.to_f16(), min: grid.min.to_f16() };
             let sums = self.sums(values, &grid, true);
             best = best.less(sums.error, best_error, grid);
@@ -198,8 +196,8 @@ impl<L: Lanes> Affine<L> {
     pub fn integers<const N: usize, const B: usize>(&self, values: &Values<N>) -> Integers<L> {
         let fixed = self.fixed(values);
         let found = self.search(values, &fixed, true);
-        let top_scale = found.scale.per_block::<B>(|a, b| if a > b { a } else { b });
-        let top_min = (-found.min).per_block::<B>(|a, b| if a > b { a } else { b });
+        let top_scale = found.scale.largest::<B>();
+        let top_min = (-found.min).largest::<B>();
         let zero = self.cpu.splat(0.0);
         let mut best = Integers { d: zero, dmin: zero, scale: zero, min: zero };
         let mut best_error = zero.like(f32::INFINITY);
@@ -313,26 +311,16 @@ impl<L: Lanes> Integers<L> {
     }
 }
 
-/// Parts of a step that are cut off below and above.
-const STARTS: &[(f32, f32)] = &[
-    (0.0, 0.0),
-    (-0.5, -0.5),
-    (0.25, 0.25),
-    (0.5, 0.5),
-    (0.0, 0.5),
-    (0.5, 0.0),
-    (1.0, 1.0),
-    (0.0, 1.0),
-    (1.0, 0.0),
-    (-0.5, 0.0),
-    (0.0, -0.5),
-    (-0.25, -0.25),
-];
+/// How often the best scale and minimum for the codes and the codes for those are taken in turn.
 const ROUNDS: usize = 2;
-const FINAL_ROUNDS: usize = 2;
+/// The same for f16 scales and minimums.
+const HALF_ROUNDS: usize = 4;
+/// The same for integer ones.
+const INTEGER_ROUNDS: usize = 2;
+/// What is added to the largest integer scale and minimum, for the first scales of a superblock.
 const INTEGER_STARTS: &[(f32, f32)] =
     &[(0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, -0.5), (0.0, 0.5), (-1.0, -1.0)];
-const INTEGER_ROUNDS: usize = 2;
+/// What is added to the integers of a sub-block in the end, where it lowers the error.
 const NEIGHBOURS: &[(f32, f32)] = &[
     (-1.0, -1.0),
     (1.0, 1.0),

@@ -4,8 +4,9 @@
 use std::marker::PhantomData;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+use super::GROUP;
 use crate::float::{f16_to_f32, f32_to_f16};
-use crate::lanes::{Lanes, ROUND, tree_sum};
+use crate::lanes::{Lanes, ROUND};
 
 /// Sub-blocks that are searched side by side, each in a lane.
 pub const LANES: usize = 16;
@@ -185,24 +186,31 @@ impl<L: Lanes> F<L> {
         F(unsafe { L::load(x.as_ptr()) })
     }
 
-    /// For each run of `N` lanes, the sub-blocks of a block, what `f` makes of them in order.
+    /// In each lane, what `f`, which must not mind the order of its arguments, makes of the run of
+    /// `N` lanes, the sub-blocks of a block, that it is in. Lanes are taken in pairs, those in pairs,
+    /// and so on.
     #[inline(always)]
-    pub fn per_block<const N: usize>(self, f: impl Fn(f32, f32) -> f32) -> Self {
-        let mut x = self.array();
-        for block in x.chunks_exact_mut(N) {
-            let all = block[1..].iter().fold(block[0], |all, x| f(all, *x));
-            block.fill(all);
+    fn per_block<const N: usize>(self, f: impl Fn(Self, Self) -> Self) -> Self {
+        let mut all = self;
+        let mut apart = 1;
+        while apart < N {
+            let x = all.array();
+            all = f(all, all.of(&std::array::from_fn(|i| x[i ^ apart])));
+            apart *= 2;
         }
-        self.of(&x)
+        all
     }
 
     /// The sum over each run of `N` lanes.
     #[inline(always)]
     pub fn sum<const N: usize>(self) -> Self {
-        if N == LANES {
-            return self.like(tree_sum(self.array()));
-        }
         self.per_block::<N>(|a, b| a + b)
+    }
+
+    /// The largest of each run of `N` lanes.
+    #[inline(always)]
+    pub fn largest<const N: usize>(self) -> Self {
+        self.per_block::<N>(|a, b| a.max(b))
     }
 }
 
@@ -215,10 +223,18 @@ pub struct Values<const N: usize> {
 }
 
 impl<const N: usize> Values<N> {
-    /// The values of the sub-blocks one after another, and weights as long.
+    /// The first sub-blocks. Without importances all values have the same weight.
     #[inline(always)]
-    pub fn new(x: &[f32], w: &[f32]) -> Self {
-        Values { x: transposed(x), w: transposed(w) }
+    pub fn new(x: &[f32; GROUP], importance: Option<&[f32; GROUP]>) -> Self {
+        Self::part(x, importance, 0)
+    }
+
+    /// The sub-blocks after `part` times as many.
+    #[inline(always)]
+    pub fn part(x: &[f32; GROUP], importance: Option<&[f32; GROUP]>, part: usize) -> Self {
+        let rest = |x: &[f32; GROUP]| transposed(&x[(part * LANES * N).min(GROUP)..]);
+        let w = importance.map_or([[1.0; LANES]; N], rest);
+        Values { x: rest(x), w }
     }
 
     /// The values and weights of all sub-blocks at place `j`.
@@ -240,13 +256,13 @@ fn transposed<const N: usize>(x: &[f32]) -> [[f32; LANES]; N] {
     out
 }
 
-/// The codes of sub-blocks one after another, given as the lanes of their values.
+/// The codes of sub-blocks one after another, given as the lanes of their values, with `zero` added.
 #[inline(always)]
-pub fn code_bytes<const N: usize>(codes: &[[f32; LANES]; N]) -> [[u8; N]; LANES] {
+pub fn code_bytes<const N: usize>(codes: &[[f32; LANES]; N], zero: f32) -> [[u8; N]; LANES] {
     let mut out = [[0; N]; LANES];
     for (j, codes) in codes.iter().enumerate() {
         for i in 0..LANES {
-            out[i][j] = code_byte(codes[i]);
+            out[i][j] = code_byte(codes[i] + zero);
         }
     }
     out

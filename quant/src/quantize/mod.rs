@@ -7,6 +7,7 @@
 //! a part of one), and nothing is fused, reassociated or taken from a mathematical library.
 
 pub mod affine;
+pub mod centred;
 pub mod curve;
 pub mod fp4;
 pub mod grid;
@@ -16,11 +17,6 @@ pub mod scale_min;
 pub mod scale_plan;
 pub mod ternary;
 pub mod unit;
-pub mod weights;
-pub static MODE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-pub fn mode() -> u32 {
-    MODE.load(std::sync::atomic::Ordering::Relaxed)
-}
 
 use bytemuck::try_cast_slice_mut;
 
@@ -114,8 +110,16 @@ fn relative(importance: &[f32], out: &mut [f32]) {
 macro_rules! for_each_search {
     ($then:path [$($args:tt)*]) => {
         $then! { [$($args)*]
+            (Q4_0, BlockQ4_0)
+            (Q4_1, BlockQ4_1)
+            (Q5_0, BlockQ5_0)
+            (Q5_1, BlockQ5_1)
             (Q8_0, BlockQ8_0)
+            (Q2_K, BlockQ2K)
+            (Q3_K, BlockQ3K)
             (Q4_K, BlockQ4K)
+            (Q5_K, BlockQ5K)
+            (Q6_K, BlockQ6K)
             (IQ1_S, BlockIQ1S)
             (IQ1_M, BlockIQ1M)
             (IQ2_XXS, BlockIQ2XXS)
@@ -125,9 +129,9 @@ macro_rules! for_each_search {
             (IQ3_S, BlockIQ3S)
             (IQ4_NL, BlockIQ4NL)
             (IQ4_XS, BlockIQ4XS)
-            (MXFP4, BlockMXFP4)
             (TQ1_0, BlockTQ1_0)
             (TQ2_0, BlockTQ2_0)
+            (MXFP4, BlockMXFP4)
         }
     };
 }
