@@ -10,7 +10,6 @@ use crate::quantize::grid::{Found, GridType, Moved, search_8};
 use crate::quantize::lanes::Cpu;
 use crate::quantize::points::Split;
 use crate::quantize::scale_plan::Effort;
-use crate::quantize::unit::Weighting;
 use crate::quantize::{GROUP, Search};
 
 const IQ1_S: GridType<8, 3> = {
@@ -26,7 +25,6 @@ const IQ1_S: GridType<8, 3> = {
         effort: Effort { coarse: 7, first: 1.0, step: 0.87, computed: 1, refits: 1 },
         max_scale: 15,
         factor: 8.0,
-        weighting: Weighting { with: 2.0, without: 2.0 },
     }
 };
 

@@ -10,7 +10,6 @@ use crate::quantize::grid::{Found, GridType, Moved, search_8};
 use crate::quantize::lanes::Cpu;
 use crate::quantize::points::Split;
 use crate::quantize::scale_plan::Effort;
-use crate::quantize::unit::Weighting;
 use crate::quantize::{GROUP, Search};
 
 /// The values in the grids.
@@ -30,7 +29,6 @@ const GRID: GridType<8, 3> = {
         effort: Effort { coarse: 12, first: 1.12, step: 0.93, computed: 3, refits: 2 },
         max_scale: 31,
         factor: 8.0,
-        weighting: Weighting { with: 1.0, without: 4.0 },
     }
 };
 
@@ -41,14 +39,7 @@ const IQ2_XS: GridType<8, 3> = {
 
 const IQ2_S: GridType<8, 3> = {
     static POINTS: Split<1024> = Split::new(&grids::IQ2_S, &LEVELS);
-    GridType {
-        grid: &grids::IQ2_S,
-        points: POINTS.points(),
-        even: false,
-        subs: 16,
-        weighting: Weighting { with: 2.0, without: 2.0 },
-        ..GRID
-    }
+    GridType { grid: &grids::IQ2_S, points: POINTS.points(), even: false, subs: 16, ..GRID }
 };
 
 /// Scales of 4 bits, two in a byte.

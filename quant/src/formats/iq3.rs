@@ -10,7 +10,6 @@ use crate::quantize::grid::{Found, GridType, Moved, search_4};
 use crate::quantize::lanes::Cpu;
 use crate::quantize::points::Split;
 use crate::quantize::scale_plan::Effort;
-use crate::quantize::unit::Weighting;
 use crate::quantize::{GROUP, Search};
 
 const IQ3_XXS: GridType<4, 8> = {
@@ -26,7 +25,6 @@ const IQ3_XXS: GridType<4, 8> = {
         effort: Effort { coarse: 12, first: 1.12, step: 0.93, computed: 3, refits: 2 },
         max_scale: 31,
         factor: 4.0,
-        weighting: Weighting { with: 2.0, without: 2.0 },
     }
 };
 

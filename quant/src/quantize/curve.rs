@@ -2,7 +2,7 @@
 
 use super::GROUP;
 use super::lanes::{Cpu, F, LANES, Values};
-use super::unit::{Prepared, Weighting};
+use super::unit::near_one;
 use crate::formats::iq4::VALUES;
 use crate::lanes::Lanes;
 
@@ -27,8 +27,6 @@ const STEP: f32 = 0.2;
 const RUNS: usize = 5;
 const TAKEN: usize = 14;
 const SUPER_REFITS: usize = 2;
-
-const WEIGHTING: Weighting = Weighting { with: 2.0, without: 4.0 };
 
 /// 16 sub-blocks of 32 values, near 1.
 struct SubBlocks<L: Lanes> {
@@ -60,17 +58,15 @@ impl<L: Lanes> SubBlocks<L> {
         x: &[f32; GROUP],
         importance: Option<&[f32; GROUP]>,
     ) -> Self {
-        let (mut values, mut weights) = ([0.0; GROUP], [0.0; GROUP]);
+        let mut values = [0.0; GROUP];
         let (mut up, mut down, mut far) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         let (blocks, _) = x.as_chunks::<N>();
         for (n, x) in blocks.iter().enumerate() {
-            let importance = importance.map(|i| &i.as_chunks::<N>().0[n]);
             // A block of zeros stays as it is: all scales are zero.
-            if let Some(block) = Prepared::new(x, importance, WEIGHTING) {
-                values[n * N..][..N].copy_from_slice(&block.x);
-                weights[n * N..][..N].copy_from_slice(&block.w);
-                up[n * N / 32..][..N / 32].fill(block.unit.up);
-                down[n * N / 32..][..N / 32].fill(block.unit.down);
+            if let Some((near, unit)) = near_one(x) {
+                values[n * N..][..N].copy_from_slice(&near);
+                up[n * N / 32..][..N / 32].fill(unit.up);
+                down[n * N / 32..][..N / 32].fill(unit.down);
             }
         }
         for (far, x) in far.iter_mut().zip(values.as_chunks::<32>().0) {
@@ -78,7 +74,7 @@ impl<L: Lanes> SubBlocks<L> {
         }
         SubBlocks {
             cpu,
-            values: Values::new(&values, &weights),
+            values: Values::new(&values, importance),
             far: cpu.load(&far),
             down: cpu.load(&down),
             up: cpu.load(&up),

@@ -2,7 +2,7 @@
 
 use super::GROUP;
 use super::lanes::{Cpu, F, LANES, Values};
-use super::unit::{Weighting, max_abs, weights};
+use super::unit::max_abs;
 use crate::lanes::Lanes;
 
 /// Twice the magnitudes, as the format's codes have them.
@@ -11,8 +11,6 @@ const MAGNITUDES: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
 /// Half the scales that are tried of values with a largest one from 1 to 2, and their exponents.
 const TRIED: [(f32, i32); 3] = [(0.125, -2), (0.0625, -3), (0.25, -1)];
 
-const WEIGHTING: Weighting = Weighting { with: 2.0, without: 4.0 };
-
 /// The exponents of 16 blocks, with the bias of a float, and their codes.
 #[inline(always)]
 pub fn search<L: Lanes>(
@@ -20,21 +18,18 @@ pub fn search<L: Lanes>(
     x: &[f32; GROUP],
     importance: Option<&[f32; GROUP]>,
 ) -> ([u8; LANES], [[u8; 16]; LANES]) {
-    let (mut near, mut w) = ([0.0; GROUP], [0.0; GROUP]);
+    let mut near = [0.0; GROUP];
     let mut exponents = [0; LANES];
     for n in 0..LANES {
-        let range = 32 * n..32 * (n + 1);
-        let x = &x[range.clone()];
+        let x = &x[32 * n..][..32];
         // No more than 2^126 to multiply with; for a block that is smaller the scale is least.
         exponents[n] = (max_abs(x).to_bits() >> 23).clamp(1, 253) as i32;
         let up = f32::from_bits((254 - exponents[n] as u32) << 23);
-        let near = &mut near[range.clone()];
-        for (near, x) in near.iter_mut().zip(x) {
+        for (near, x) in near[32 * n..].iter_mut().zip(x) {
             *near = x * up;
         }
-        weights(near, importance.map(|i| &i[range.clone()]), WEIGHTING, &mut w[range]);
     }
-    let values = Values::<32>::new(&near, &w);
+    let values = Values::<32>::new(&near, importance);
     let (mut best, mut scale) = (cpu.splat(f32::MAX), cpu.splat(TRIED[0].0));
     let mut step = cpu.splat(0.0);
     for (s, exponent) in TRIED {

@@ -4,7 +4,7 @@ use super::GROUP;
 use super::lanes::{Cpu, F, LANES};
 use super::points::{Points, Tables};
 use super::scale_plan::{Ask, Effort, Plan, Subs};
-use super::unit::{Prepared, Weighting, max_abs};
+use super::unit::{max_abs, near_one};
 use crate::lanes::{Lanes, tree_sum};
 
 /// Which values are moved by the grid's `delta`, up or down.
@@ -38,8 +38,6 @@ pub struct GridType<const N: usize, const V: usize> {
     pub max_scale: i32,
     /// The f16 is this many times what levels and integers are multiplied with.
     pub factor: f32,
-    /// How much an error counts.
-    pub weighting: Weighting,
     /// How much is tried.
     pub effort: Effort,
 }
@@ -143,7 +141,7 @@ fn search_one<
         signs: [0; 32],
         second: [false; GROUPS],
     };
-    let Some(Prepared { mut x, w, unit }) = Prepared::new(x, importance, ty.weighting) else {
+    let Some((mut x, unit)) = near_one(x) else {
         return found;
     };
     let mut full = [0.0; 16];
@@ -165,7 +163,8 @@ fn search_one<
             *odd = signs.count_ones() % 2 == 1;
         }
     }
-    for (at, (x, w)) in x.iter().zip(&w).enumerate() {
+    let w = importance.unwrap_or(&[1.0; 256]);
+    for (at, (x, w)) in x.iter().zip(w).enumerate() {
         let (chunk, i, lane) = (at / N / LANES, at % N, at / N % LANES);
         block.x[chunk][i][lane] = *x;
         block.w[chunk][i][lane] = *w;

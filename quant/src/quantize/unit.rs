@@ -1,8 +1,7 @@
-//! Blocks brought near 1, where no square overflows or vanishes, and weighted.
+//! Blocks brought near 1, where no square overflows or vanishes.
 
 use super::lanes::{F16_MAX, f16_field};
 use crate::float::f16_to_f32;
-use crate::lanes::tree_sum;
 
 /// A power of two by which values are brought near 1.
 #[derive(Clone, Copy)]
@@ -33,69 +32,15 @@ impl Unit {
     }
 }
 
-/// How much an error counts.
-#[derive(Clone, Copy)]
-pub struct Weighting {
-    /// With importance, that is multiplied with the root of this many mean squares and the value's
-    /// square.
-    pub with: f32,
-    /// Without, the square is added to this many mean squares.
-    pub without: f32,
-}
-
-/// A block's values and weights.
-pub struct Prepared<const N: usize> {
-    /// The values, brought near 1.
-    pub x: [f32; N],
-    /// What their squared errors are multiplied with.
-    pub w: [f32; N],
-    /// How they were brought there.
-    pub unit: Unit,
-}
-
-impl<const N: usize> Prepared<N> {
-    /// `None` if all values are zero, as far as an f16 scale goes.
-    #[inline(always)]
-    pub fn new(x: &[f32; N], importance: Option<&[f32; N]>, rule: Weighting) -> Option<Self> {
-        let unit = Unit::of(max_abs(x))?;
-        let mut block = Prepared { x: *x, w: [0.0; N], unit };
-        for x in &mut block.x {
-            *x *= unit.up;
-        }
-        weights(&block.x, importance.map(|i| &i[..]), rule, &mut block.w);
-        Some(block)
-    }
-}
-
-/// The mean of the squares.
+/// A block's values, brought near 1; `None` if they are all zero, as far as an f16 scale goes.
 #[inline(always)]
-fn mean_square(x: &[f32]) -> f32 {
-    let mut sums = [0.0; 16];
-    for part in x.chunks_exact(16) {
-        for (sum, x) in sums.iter_mut().zip(part) {
-            *sum += x * x;
-        }
+pub fn near_one<const N: usize>(x: &[f32; N]) -> Option<([f32; N], Unit)> {
+    let unit = Unit::of(max_abs(x))?;
+    let mut near = *x;
+    for x in &mut near {
+        *x *= unit.up;
     }
-    tree_sum(sums) / x.len() as f32
-}
-
-/// The weights of a block's values, from 0 to what their squares can be summed with.
-#[inline(always)]
-pub fn weights(x: &[f32], importance: Option<&[f32]>, rule: Weighting, out: &mut [f32]) {
-    let mean = mean_square(x);
-    let values = out.iter_mut().zip(x);
-    match importance {
-        Some(importance) => {
-            for ((w, x), importance) in values.zip(importance) {
-                *w = importance * (rule.with * mean + x * x).sqrt();
-            }
-        }
-        None => {
-            for (w, x) in values {
-                *w = rule.without * mean + x * x;
-            }
-        }
-    }
+    Some((near, unit))
 }
 
 /// The largest absolute value.
