@@ -63,7 +63,8 @@ pub use q6_k::BlockQ6K;
 pub use q8_0::BlockQ8_0;
 pub use q8_1::BlockQ8_1;
 pub use q8_k::BlockQ8K;
-pub use rows::{RowError, can_quantize, dequantize_row, quantize_row, swap_bytes};
+pub use rows::{RowError, dequantize_row, swap_bytes};
+pub(crate) use rows::{can_quantize, quantize_row};
 pub use tq::{BlockTQ1_0, BlockTQ2_0};
 
 /// A block as a GGUF file stores it (little endian).

@@ -58,17 +58,22 @@ struct Fixed<L: Lanes> {
 
 impl<L: Lanes> Sums<L> {
     /// The scale and minimum with the least error for the codes that these are the sums of, and
-    /// by how much it is less than that of zeros. `bounded`: no minimum above zero. Without two
-    /// different codes, zeros.
+    /// by how much it is less than that of zeros. `bounded`: no minimum above zero.
     #[inline(always)]
     fn solve(&self, fixed: &Fixed<L>, bounded: bool) -> (Grid<L>, F<L>) {
         let Sums { q, qq, xq, .. } = *self;
         let zero = q.like(0.0);
-        let det = fixed.w * qq - q * q;
-        let mut scale = (fixed.w * xq - fixed.x * q).over(det, zero);
-        let mut min = (qq * fixed.x - q * xq).over(det, zero);
+        let both = fixed.w * qq;
+        let det = both - q * q;
+        // Below this, what is left of the difference is rounding: all codes are the same.
+        let least_det = zero.like(1e-6) * both;
+        // Codes above zero alone make the scale, zeros alone the minimum.
+        let (alone, level) = (xq.over(qq, zero).max(zero), fixed.x.over(fixed.w, zero));
+        let mut scale = least_det.less(det, (fixed.w * xq - fixed.x * q) / det, alone);
+        let mut min =
+            least_det.less(det, (qq * fixed.x - q * xq) / det, zero.less(qq, zero, level));
         if bounded {
-            scale = zero.less(min, xq.over(qq, zero), scale);
+            scale = zero.less(min, alone, scale);
             min = min.min(zero);
         }
         (Grid { scale, min }, scale * xq + min * fixed.x)
