@@ -21,7 +21,6 @@ pub mod iq2;
 pub mod iq3;
 pub mod iq4;
 pub mod k_scales;
-mod k_search;
 pub mod mxfp4;
 pub mod nvfp4;
 pub mod q1_0;
@@ -167,25 +166,10 @@ fn dequantize_units<B: IntBlock>(block: &B, out: &mut [f32]) {
     }
 }
 
-/// The values of one block.
-///
-/// # Panics
-///
-/// If there are fewer: whoever quantizes cuts the row into whole blocks.
-fn block_values<const N: usize>(x: &[f32]) -> &[f32; N] {
-    x.first_chunk().expect("a block is made of whole blocks of values")
-}
-
 /// `1 / d`, or zero for zero.
 #[inline(always)]
 fn inverse(d: f32) -> f32 {
     if d != 0.0 { 1.0 / d } else { 0.0 }
-}
-
-/// The value furthest from zero, with its sign; the first of several.
-#[inline(always)]
-fn furthest(x: &[f32]) -> f32 {
-    x.iter().fold(0.0, |far: f32, x| if far.abs() < x.abs() { *x } else { far })
 }
 
 /// The value of an f16 field.

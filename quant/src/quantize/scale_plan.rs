@@ -71,8 +71,9 @@ pub struct Plan {
     best: Subs,
     /// Estimated errors of superblock scales, and those.
     estimates: [(f32, f32); ESTIMATED],
-    /// The best so far, and its integers: twice the stored number plus 1.
+    /// The best so far.
     d: f32,
+    /// Its integers: twice the stored number plus 1.
     pub integers: [i32; 16],
     /// Its errors' sum.
     error: f32,
