@@ -5,6 +5,30 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::grid::{Found, GridType, Moved, search_8};
+use crate::quantize::lanes::Cpu;
+use crate::quantize::points::Split;
+use crate::quantize::scale_plan::Effort;
+use crate::quantize::{GROUP, Search};
+
+const IQ1_S: GridType<8, 3> = {
+    static POINTS: Split<2048> = Split::new(&grids::IQ1, &[-8, 0, 8]);
+    GridType {
+        grid: &grids::IQ1,
+        points: POINTS.points(),
+        levels: [-8.0, 0.0, 8.0],
+        delta: 1.0,
+        moved: Moved::SubBlock,
+        even: false,
+        subs: 8,
+        effort: Effort { coarse: 7, first: 1.0, step: 0.87, computed: 1, refits: 1 },
+        max_scale: 15,
+        factor: 8.0,
+    }
+};
+
+const IQ1_M: GridType<8, 3> = GridType { moved: Moved::Group, subs: 16, ..IQ1_S };
 
 /// Writes the codes of group `group`: 8 times the grid's values, moved by 1.
 #[inline(always)]
@@ -43,6 +67,36 @@ impl Block for BlockIQ1S {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ1S {
+    /// The block that a search found.
+    fn pack(found: &Found<32>) -> Self {
+        Self {
+            d: found.d,
+            qs: found.index.map(|index| index as u8),
+            qh: std::array::from_fn(|n| {
+                let mut qh =
+                    u16::from(found.scales[n]) << 12 | u16::from(found.second[4 * n]) << 15;
+                for l in 0..4 {
+                    qh |= (found.index[4 * n + l] >> 8) << (3 * l);
+                }
+                qh.to_le_bytes()
+            }),
+        }
+    }
+}
+
+impl Search for BlockIQ1S {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_8(cpu, &IQ1_S, x, importance, out, Self::pack);
     }
 }
 
@@ -98,6 +152,41 @@ impl Block for BlockIQ1M {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ1M {
+    /// The block that a search found.
+    fn pack(found: &Found<32>) -> Self {
+        let mut qh = [0; 16];
+        for n in 0..32 {
+            let high = (found.index[n] >> 8) as u8 | u8::from(found.second[n]) << 3;
+            qh[n / 2] |= high << (4 * (n % 2));
+        }
+        let d = u16::from_le_bytes(found.d);
+        Self {
+            qs: found.index.map(|index| index as u8),
+            qh,
+            scales: std::array::from_fn(|j| {
+                let mut scales = (d >> (4 * j) & 0xf) << 12;
+                for l in 0..4 {
+                    scales |= u16::from(found.scales[4 * j + l]) << (3 * l);
+                }
+                scales.to_le_bytes()
+            }),
+        }
+    }
+}
+
+impl Search for BlockIQ1M {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_8(cpu, &IQ1_M, x, importance, out, Self::pack);
     }
 }
 

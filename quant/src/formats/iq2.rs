@@ -5,6 +5,48 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids, signs};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::grid::{Found, GridType, Moved, search_8};
+use crate::quantize::lanes::Cpu;
+use crate::quantize::points::Split;
+use crate::quantize::scale_plan::Effort;
+use crate::quantize::{GROUP, Search};
+
+/// The values in the grids.
+const LEVELS: [i8; 3] = [8, 25, 43];
+
+/// What the three types have in common for the search of a superblock.
+const GRID: GridType<8, 3> = {
+    static POINTS: Split<256> = Split::new(&grids::IQ2_XXS, &LEVELS);
+    GridType {
+        grid: &grids::IQ2_XXS,
+        points: POINTS.points(),
+        levels: [8.0, 25.0, 43.0],
+        delta: 0.0,
+        moved: Moved::No,
+        even: true,
+        subs: 8,
+        effort: Effort { coarse: 12, first: 1.12, step: 0.93, computed: 3, refits: 2 },
+        max_scale: 31,
+        factor: 8.0,
+    }
+};
+
+const IQ2_XS: GridType<8, 3> = {
+    static POINTS: Split<512> = Split::new(&grids::IQ2_XS, &LEVELS);
+    GridType { grid: &grids::IQ2_XS, points: POINTS.points(), subs: 16, ..GRID }
+};
+
+const IQ2_S: GridType<8, 3> = {
+    static POINTS: Split<1024> = Split::new(&grids::IQ2_S, &LEVELS);
+    GridType { grid: &grids::IQ2_S, points: POINTS.points(), even: false, subs: 16, ..GRID }
+};
+
+/// Scales of 4 bits, two in a byte.
+#[inline(always)]
+fn pack_scales(scales: [u8; 16]) -> [u8; 8] {
+    std::array::from_fn(|j| scales[2 * j] | scales[2 * j + 1] << 4)
+}
 
 /// 256 weights in 66 bytes.
 #[repr(C)]
@@ -30,6 +72,36 @@ impl Block for BlockIQ2XXS {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ2XXS {
+    /// The block that a search found.
+    fn pack(found: &Found<32>) -> Self {
+        Self {
+            d: found.d,
+            qs: std::array::from_fn(|n| {
+                let mut bits = u32::from(found.scales[n]) << 28;
+                for l in 0..4 {
+                    bits |= u32::from(found.signs[4 * n + l] & 127) << (7 * l);
+                }
+                let [s0, s1, s2, s3] = bits.to_le_bytes();
+                let [a, b, c, d]: [u8; 4] = std::array::from_fn(|l| found.index[4 * n + l] as u8);
+                [a, b, c, d, s0, s1, s2, s3]
+            }),
+        }
+    }
+}
+
+impl Search for BlockIQ2XXS {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_8(cpu, &GRID, x, importance, out, Self::pack);
     }
 }
 
@@ -95,6 +167,31 @@ impl Block for BlockIQ2XS {
     }
 }
 
+impl BlockIQ2XS {
+    /// The block that a search found.
+    fn pack(found: &Found<32>) -> Self {
+        Self {
+            d: found.d,
+            qs: std::array::from_fn(|n| {
+                (found.index[n] | u16::from(found.signs[n] & 127) << 9).to_le_bytes()
+            }),
+            scales: pack_scales(found.scales),
+        }
+    }
+}
+
+impl Search for BlockIQ2XS {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_8(cpu, &IQ2_XS, x, importance, out, Self::pack);
+    }
+}
+
 /// `q` is the signed grid value: 8, 25 or 43; `scale` is odd, 1 to 31; `d` is an eighth.
 impl IntBlock for BlockIQ2XS {
     const UNIT: usize = 256;
@@ -142,6 +239,36 @@ impl Block for BlockIQ2S {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ2S {
+    /// The block that a search found.
+    fn pack(found: &Found<32>) -> Self {
+        let mut qh = [0; 8];
+        for n in 0..32 {
+            qh[n / 4] |= ((found.index[n] >> 8) as u8) << (2 * (n % 4));
+        }
+        Self {
+            d: found.d,
+            qs: std::array::from_fn(|n| {
+                if n < 32 { found.index[n] as u8 } else { found.signs[n - 32] }
+            }),
+            qh,
+            scales: pack_scales(found.scales),
+        }
+    }
+}
+
+impl Search for BlockIQ2S {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_8(cpu, &IQ2_S, x, importance, out, Self::pack);
     }
 }
 

@@ -5,6 +5,40 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids, signs};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::grid::{Found, GridType, Moved, search_4};
+use crate::quantize::lanes::Cpu;
+use crate::quantize::points::Split;
+use crate::quantize::scale_plan::Effort;
+use crate::quantize::{GROUP, Search};
+
+const IQ3_XXS: GridType<4, 8> = {
+    static POINTS: Split<256> = Split::new(&grids::IQ3_XXS, &[4, 12, 20, 28, 36, 44, 52, 62]);
+    GridType {
+        grid: &grids::IQ3_XXS,
+        points: POINTS.points(),
+        levels: [4.0, 12.0, 20.0, 28.0, 36.0, 44.0, 52.0, 62.0],
+        delta: 0.0,
+        moved: Moved::No,
+        even: true,
+        subs: 8,
+        effort: Effort { coarse: 12, first: 1.12, step: 0.93, computed: 3, refits: 2 },
+        max_scale: 31,
+        factor: 4.0,
+    }
+};
+
+const IQ3_S: GridType<4, 8> = {
+    static POINTS: Split<512> = Split::new(&grids::IQ3_S, &[1, 3, 5, 7, 9, 11, 13, 15]);
+    GridType {
+        grid: &grids::IQ3_S,
+        points: POINTS.points(),
+        levels: [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0],
+        even: false,
+        factor: 1.0,
+        ..IQ3_XXS
+    }
+};
 
 /// Two groups of 4 as one of 8, which is what the signs come in.
 #[inline(always)]
@@ -39,6 +73,36 @@ impl Block for BlockIQ3XXS {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ3XXS {
+    /// The block that a search found.
+    fn pack(found: &Found<64>) -> Self {
+        let mut qs = [0; 96];
+        for n in 0..64 {
+            qs[n] = found.index[n] as u8;
+        }
+        for n in 0..8 {
+            let mut bits = u32::from(found.scales[n]) << 28;
+            for l in 0..4 {
+                bits |= u32::from(found.signs[4 * n + l] & 127) << (7 * l);
+            }
+            qs[64 + 4 * n..][..4].copy_from_slice(&bits.to_le_bytes());
+        }
+        Self { d: found.d, qs }
+    }
+}
+
+impl Search for BlockIQ3XXS {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_4(cpu, &IQ3_XXS, x, importance, out, Self::pack);
     }
 }
 
@@ -99,6 +163,35 @@ impl Block for BlockIQ3S {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockIQ3S {
+    /// The block that a search found.
+    fn pack(found: &Found<64>) -> Self {
+        let mut qh = [0; 8];
+        for n in 0..64 {
+            qh[n / 8] |= ((found.index[n] >> 8) as u8) << (n % 8);
+        }
+        Self {
+            d: found.d,
+            qs: found.index.map(|index| index as u8),
+            qh,
+            signs: found.signs,
+            scales: std::array::from_fn(|j| found.scales[2 * j] | found.scales[2 * j + 1] << 4),
+        }
+    }
+}
+
+impl Search for BlockIQ3S {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        search_4(cpu, &IQ3_S, x, importance, out, Self::pack);
     }
 }
 

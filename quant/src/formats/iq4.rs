@@ -3,11 +3,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::k_search::{ALL_ZERO, nearest_int};
-use super::{
-    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, furthest, inverse,
-};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, f16_bytes};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::lanes::Cpu;
+use crate::quantize::{GROUP, Search, curve};
 
 /// The values that the codes stand for.
 pub const VALUES: [i8; 16] =
@@ -26,53 +26,6 @@ fn value(code: u8) -> i8 {
     pick(pick(four(0), four(4), b2), pick(four(8), four(12), b2), b3)
 }
 
-/// The codes whose values are nearest to `id * x`; the upper of two that are as near.
-fn nearest(x: &[f32; 32], id: f32) -> [u8; 32] {
-    let mut codes = [0u8; 32];
-    // Counting the midpoints below, for all values at a time, takes the place of a search for each.
-    for pair in VALUES.windows(2) {
-        let midpoint = (f32::from(pair[0]) + f32::from(pair[1])) / 2.0;
-        for j in 0..32 {
-            codes[j] += u8::from(id * x[j] >= midpoint);
-        }
-    }
-    codes
-}
-
-/// The codes as they are stored.
-fn pack(codes: [u8; 32]) -> [u8; 16] {
-    std::array::from_fn(|j| codes[j] | codes[j + 16] << 4)
-}
-
-/// The scale of 32 values with the least squared error, weighted by the squares of the values.
-fn search_scale(x: &[f32; 32]) -> f32 {
-    let far = furthest(x);
-    if far.abs() < ALL_ZERO {
-        return 0.0;
-    }
-    // Sums of x * value and value * value over what the codes of a scale's inverse stand for.
-    let sums = |id: f32| {
-        let (mut xq, mut qq) = (0.0, 0.0);
-        for (x, code) in x.iter().zip(nearest(x, id)) {
-            let q = f32::from(VALUES[usize::from(code & 15)]);
-            xq += x * x * q * x;
-            qq += x * x * q * q;
-        }
-        (xq, qq)
-    };
-    let (xq, qq) = sums(1.0 / (-far / f32::from(VALUES[0])));
-    let mut d = if qq > 0.0 { xq / qq } else { 0.0 };
-    let mut best = d * xq;
-    for step in -7..=7 {
-        let (xq, qq) = sums((step + i32::from(VALUES[0])) as f32 / far);
-        if qq > 0.0 && xq * xq > best * qq {
-            d = xq / qq;
-            best = d * xq;
-        }
-    }
-    d
-}
-
 /// 32 weights in 18 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -89,21 +42,29 @@ impl BlockIQ4NL {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
-
-    /// Searches the scale with the least squared error, weighted by the squares of the values.
-    pub fn quantize(x: &[f32; 32]) -> Self {
-        let d = search_scale(x);
-        BlockIQ4NL { d: f16_bytes(d), qs: pack(nearest(x, inverse(d))) }
-    }
 }
 
 impl Block for BlockIQ4NL {
     const TYPE: GgmlType = GgmlType::IQ4_NL;
     const WIDE: &'static [Wide] = &[Wide::half(0)];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockIQ4NL {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let (d, codes) = curve::search(cpu, x, importance);
+        for (out, (d, qs)) in out.iter_mut().zip(d.into_iter().zip(codes)) {
+            *out = BlockIQ4NL { d: f16_bytes(d), qs };
+        }
     }
 }
 
@@ -162,36 +123,37 @@ impl BlockIQ4XS {
         }
         scales
     }
-
-    /// Searches a scale for each 32 values as [`BlockIQ4NL::quantize`] does; the one furthest from
-    /// zero becomes -32.
-    pub fn quantize(x: &[f32; 256]) -> Self {
-        let (parts, _) = x.as_chunks::<32>();
-        let found: [f32; 8] = std::array::from_fn(|j| search_scale(&parts[j]));
-        let d = -furthest(&found) / 32.0;
-        let id = inverse(d);
-        let mut block = BlockIQ4XS { d: f16_bytes(d), ..Zeroable::zeroed() };
-        let mut scales_h = 0;
-        for j in 0..8 {
-            let scale = nearest_int(id * found[j]).clamp(-32, 31);
-            let codes = nearest(&parts[j], inverse(d * scale as f32));
-            block.qs[16 * j..][..16].copy_from_slice(&pack(codes));
-            let scale = (scale + 32) as u8;
-            block.scales_l[j / 2] |= (scale & 0xf) << (4 * (j % 2));
-            scales_h |= u16::from(scale >> 4) << (2 * j);
-        }
-        block.scales_h = scales_h.to_le_bytes();
-        block
-    }
 }
 
 impl Block for BlockIQ4XS {
     const TYPE: GgmlType = GgmlType::IQ4_XS;
     const WIDE: &'static [Wide] = &[Wide::half(0), Wide::half(2)];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockIQ4XS {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let found = curve::search_super(cpu, x, importance);
+        for (n, out) in out.iter_mut().enumerate() {
+            *out = BlockIQ4XS { d: f16_bytes(found.d[8 * n]), ..Zeroable::zeroed() };
+            let mut scales_h = 0;
+            for j in 0..8 {
+                let scale = (found.integers[8 * n + j] + 32.0) as u8;
+                out.qs[16 * j..][..16].copy_from_slice(&found.codes[8 * n + j]);
+                out.scales_l[j / 2] |= (scale & 0xf) << (4 * (j % 2));
+                scales_h |= u16::from(scale >> 4) << (2 * j);
+            }
+            out.scales_h = scales_h.to_le_bytes();
+        }
     }
 }
 

@@ -21,7 +21,6 @@ pub mod iq2;
 pub mod iq3;
 pub mod iq4;
 pub mod k_scales;
-mod k_search;
 pub mod mxfp4;
 pub mod nvfp4;
 pub mod q1_0;
@@ -63,7 +62,8 @@ pub use q6_k::BlockQ6K;
 pub use q8_0::BlockQ8_0;
 pub use q8_1::BlockQ8_1;
 pub use q8_k::BlockQ8K;
-pub use rows::{RowError, can_quantize, dequantize_row, quantize_row, swap_bytes};
+pub use rows::{RowError, dequantize_row, swap_bytes};
+pub(crate) use rows::{can_quantize, quantize_row};
 pub use tq::{BlockTQ1_0, BlockTQ2_0};
 
 /// A block as a GGUF file stores it (little endian).
@@ -166,33 +166,10 @@ fn dequantize_units<B: IntBlock>(block: &B, out: &mut [f32]) {
     }
 }
 
-/// The values of one block.
-///
-/// # Panics
-///
-/// If there are fewer: whoever quantizes cuts the row into whole blocks.
-fn block_values<const N: usize>(x: &[f32]) -> &[f32; N] {
-    x.first_chunk().expect("a block is made of whole blocks of values")
-}
-
 /// `1 / d`, or zero for zero.
 #[inline(always)]
 fn inverse(d: f32) -> f32 {
     if d != 0.0 { 1.0 / d } else { 0.0 }
-}
-
-/// The value furthest from zero, with its sign; the first of several.
-#[inline(always)]
-fn furthest(x: &[f32]) -> f32 {
-    x.iter().fold(0.0, |far: f32, x| if far.abs() < x.abs() { *x } else { far })
-}
-
-/// The smallest and the largest value.
-#[inline(always)]
-fn range(x: &[f32]) -> (f32, f32) {
-    x.iter().fold((f32::MAX, -f32::MAX), |(min, max), &x| {
-        (if x < min { x } else { min }, if x > max { x } else { max })
-    })
 }
 
 /// The value of an f16 field.

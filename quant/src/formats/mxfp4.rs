@@ -4,6 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, IntBlock, Unit, Wide, dequantize_units};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::lanes::Cpu;
+use crate::quantize::{GROUP, Search, fp4};
 
 /// Twice the values that a float of 4 bits (sign, 2 of exponent, 1 of mantissa) has.
 pub const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -43,6 +46,21 @@ impl Block for BlockMXFP4 {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockMXFP4 {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let (exponents, codes) = fp4::search(cpu, x, importance);
+        for (out, (e, qs)) in out.iter_mut().zip(exponents.into_iter().zip(codes)) {
+            *out = BlockMXFP4 { e, qs };
+        }
     }
 }
 

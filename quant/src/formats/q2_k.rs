@@ -7,8 +7,20 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::affine::Affine;
 use crate::quantize::lanes::{Cpu, Values, code_byte, code_bytes, f16_field};
-use crate::quantize::weights::k_weights;
 use crate::quantize::{GROUP, Search};
+
+/// See [`Affine::starts`].
+const STARTS: &[(f32, f32)] = &[
+    (0.0, 0.0),
+    (0.2, 0.2),
+    (0.4, 0.4),
+    (0.0, 0.4),
+    (0.4, 0.0),
+    (0.6, 0.6),
+    (0.0, 0.8),
+    (0.8, 0.0),
+    (-0.3, -0.3),
+];
 
 /// The lower 2 bits of 256 codes, in the order of Q2_K and Q3_K.
 pub(super) fn pack_2_bits(codes: &[u8]) -> [u8; 64] {
@@ -64,11 +76,9 @@ impl Search for BlockQ2K {
         importance: Option<&[f32; GROUP]>,
         out: &mut [Self],
     ) {
-        let weights = k_weights(x, importance);
-        let parts = x.chunks_exact(256).zip(weights.chunks_exact(256));
-        for (out, (x, weights)) in out.iter_mut().zip(parts) {
-            let values = Values::<16>::new(x, weights);
-            let search = Affine { cpu, top: 3.0, most: 15.0 };
+        for (i, out) in out.iter_mut().enumerate() {
+            let values = Values::<16>::part(x, importance, i);
+            let search = Affine { cpu, top: 3.0, most: 15.0, starts: STARTS };
             let found = search.integers::<16, 16>(&values);
             let codes = code_bytes(&search.codes(&values, &found.grid()), 0.0);
             let integers = found.scale.array().into_iter().zip(found.min.array());

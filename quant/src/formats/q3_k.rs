@@ -9,18 +9,17 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::centred::{Centred, Scales};
 use crate::quantize::lanes::{Cpu, Values, code_byte, code_bytes, f16_field};
-use crate::quantize::weights::k_weights;
 use crate::quantize::{GROUP, Search};
 
 /// See [`Centred::starts`].
-const STARTS: &[f32] = &[-4.0, -3.6, -4.4, -3.2, -2.8, -4.8, 3.4, 3.0, 2.6, 3.8, 2.2];
+const STARTS: &[f32] = &[-4.0, -3.6, -4.4, -3.2, -2.8, -4.8, -5.4, 3.4, 3.0, 2.6, 3.8, 2.2, 4.4];
 
 /// The scales of a superblock.
 const SCALES: Scales = Scales {
     least: -32.0,
     most: 31.0,
     starts: &[-32.0, -31.5, -32.5, -31.0, 31.0, 31.4],
-    steps: &[-1.0, 1.0, -2.0, 2.0],
+    steps: &[-1.0, 1.0, -2.0, 2.0, -4.0, 4.0],
 };
 
 /// 256 weights in 110 bytes.
@@ -63,10 +62,8 @@ impl Search for BlockQ3K {
         importance: Option<&[f32; GROUP]>,
         out: &mut [Self],
     ) {
-        let weights = k_weights(x, importance);
-        let parts = x.chunks_exact(256).zip(weights.chunks_exact(256));
-        for (out, (x, weights)) in out.iter_mut().zip(parts) {
-            let values = Values::<16>::new(x, weights);
+        for (i, out) in out.iter_mut().enumerate() {
+            let values = Values::<16>::part(x, importance, i);
             let search = Centred { cpu, least: -4.0, most: 3.0, starts: STARTS };
             let found = search.integers(&values, &SCALES);
             let codes = code_bytes(&search.codes(&values, found.d * found.scale), 4.0);

@@ -6,8 +6,8 @@ use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::centred::Centred;
-use crate::quantize::lanes::{Cpu, code_bytes, f16_field};
-use crate::quantize::{GROUP, Search, legacy};
+use crate::quantize::lanes::{Cpu, Values, code_bytes, f16_field};
+use crate::quantize::{GROUP, Search};
 
 /// See [`Centred::starts`].
 const STARTS: &[f32] = &[-8.00, -7.50, -8.50, -7.00, -9.00, -6.50, 7.40, 6.90, 6.40, 7.90];
@@ -47,7 +47,7 @@ impl Search for BlockQ4_0 {
         importance: Option<&[f32; GROUP]>,
         out: &mut [Self],
     ) {
-        let values = legacy::values(x, importance);
+        let values = Values::<32>::new(x, importance);
         let search = Centred { cpu, least: -8.0, most: 7.0, starts: STARTS };
         let scale = search.halves(&values);
         let codes = code_bytes(&search.codes(&values, scale), 8.0);

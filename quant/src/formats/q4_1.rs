@@ -6,8 +6,22 @@ use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::affine::Affine;
-use crate::quantize::lanes::{Cpu, code_bytes, f16_field};
-use crate::quantize::{GROUP, Search, legacy};
+use crate::quantize::lanes::{Cpu, Values, code_bytes, f16_field};
+use crate::quantize::{GROUP, Search};
+
+/// See [`Affine::starts`].
+const STARTS: &[(f32, f32)] = &[
+    (0.0, 0.0),
+    (0.3, 0.3),
+    (0.6, 0.6),
+    (0.0, 0.5),
+    (0.5, 0.0),
+    (1.0, 1.0),
+    (-1.0, 0.0),
+    (0.0, -1.0),
+    (0.0, 1.0),
+    (1.0, 0.0),
+];
 
 /// 32 weights in 20 bytes.
 #[repr(C)]
@@ -52,8 +66,8 @@ impl Search for BlockQ4_1 {
         importance: Option<&[f32; GROUP]>,
         out: &mut [Self],
     ) {
-        let values = legacy::values(x, importance);
-        let search = Affine { cpu, top: 15.0, most: 0.0 };
+        let values = Values::<32>::new(x, importance);
+        let search = Affine { cpu, top: 15.0, most: 0.0, starts: STARTS };
         let grid = search.halves(&values);
         let codes = code_bytes(&search.codes(&values, &grid), 0.0);
         let scales = grid.scale.array().into_iter().zip(grid.min.array());

@@ -6,8 +6,8 @@ use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::centred::Centred;
-use crate::quantize::lanes::{Cpu, code_bytes, f16_field};
-use crate::quantize::{GROUP, Search, legacy};
+use crate::quantize::lanes::{Cpu, Values, code_bytes, f16_field};
+use crate::quantize::{GROUP, Search};
 
 /// See [`Centred::starts`].
 const STARTS: &[f32] = &[-16.00, -15.50, -16.50, 15.50, 15.00, 16.00, -15.00, 14.50];
@@ -65,7 +65,7 @@ impl Search for BlockQ5_0 {
         importance: Option<&[f32; GROUP]>,
         out: &mut [Self],
     ) {
-        let values = legacy::values(x, importance);
+        let values = Values::<32>::new(x, importance);
         let search = Centred { cpu, least: -16.0, most: 15.0, starts: STARTS };
         let scale = search.halves(&values);
         let codes = code_bytes(&search.codes(&values, scale), 16.0);

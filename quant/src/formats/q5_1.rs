@@ -7,8 +7,22 @@ use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::affine::Affine;
-use crate::quantize::lanes::{Cpu, code_bytes, f16_field};
-use crate::quantize::{GROUP, Search, legacy};
+use crate::quantize::lanes::{Cpu, Values, code_bytes, f16_field};
+use crate::quantize::{GROUP, Search};
+
+/// See [`Affine::starts`].
+const STARTS: &[(f32, f32)] = &[
+    (0.0, 0.0),
+    (0.3, 0.3),
+    (0.6, 0.6),
+    (0.0, 0.5),
+    (0.5, 0.0),
+    (1.0, 1.0),
+    (-1.0, 0.0),
+    (0.0, -1.0),
+    (0.0, 1.0),
+    (1.0, 0.0),
+];
 
 /// 32 weights in 24 bytes.
 #[repr(C)]
@@ -62,8 +76,8 @@ impl Search for BlockQ5_1 {
         importance: Option<&[f32; GROUP]>,
         out: &mut [Self],
     ) {
-        let values = legacy::values(x, importance);
-        let search = Affine { cpu, top: 31.0, most: 0.0 };
+        let values = Values::<32>::new(x, importance);
+        let search = Affine { cpu, top: 31.0, most: 0.0, starts: STARTS };
         let grid = search.halves(&values);
         let codes = code_bytes(&search.codes(&values, &grid), 0.0);
         let scales = grid.scale.array().into_iter().zip(grid.min.array());

@@ -7,7 +7,6 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::centred::{Centred, Scales};
 use crate::quantize::lanes::{Cpu, Values, code_byte, code_bytes, f16_field};
-use crate::quantize::weights::k_weights;
 use crate::quantize::{GROUP, Search};
 
 /// See [`Centred::starts`].
@@ -58,10 +57,8 @@ impl Search for BlockQ6K {
         importance: Option<&[f32; GROUP]>,
         out: &mut [Self],
     ) {
-        let weights = k_weights(x, importance);
-        let parts = x.chunks_exact(256).zip(weights.chunks_exact(256));
-        for (out, (x, weights)) in out.iter_mut().zip(parts) {
-            let values = Values::<16>::new(x, weights);
+        for (i, out) in out.iter_mut().enumerate() {
+            let values = Values::<16>::part(x, importance, i);
             let search = Centred { cpu, least: -32.0, most: 31.0, starts: STARTS };
             let found = search.integers(&values, &SCALES);
             let codes = code_bytes(&search.codes(&values, found.d * found.scale), 32.0);

@@ -80,13 +80,13 @@ pub fn dequantize_row(ty: GgmlType, row: &[u8], out: &mut [f32]) -> Result<(), R
 }
 
 /// True if [`quantize_row`] knows the type.
-pub fn can_quantize(ty: GgmlType) -> bool {
+pub(crate) fn can_quantize(ty: GgmlType) -> bool {
     OPS[ty as usize].is_some_and(|ops| ops.quantize.is_some())
 }
 
-/// Writes the blocks of a row of values, the bits that `llama-quantize` without an importance
-/// matrix writes. A NaN or an infinity gives blocks without meaning.
-pub fn quantize_row(ty: GgmlType, x: &[f32], row: &mut [u8]) -> Result<(), RowError> {
+/// Writes the blocks of a row of values of a type without a search, the bits that `llama-quantize`
+/// without an importance matrix writes. A NaN or an infinity gives blocks without meaning.
+pub(crate) fn quantize_row(ty: GgmlType, x: &[f32], row: &mut [u8]) -> Result<(), RowError> {
     let ops = OPS[ty as usize].ok_or(RowError::NoValues(ty))?;
     let quantize = ops.quantize.ok_or(RowError::NoQuantizer(ty))?;
     if ty.row_bytes(x.len()) != Some(row.len()) {

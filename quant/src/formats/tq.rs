@@ -4,6 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::lanes::Cpu;
+use crate::quantize::{GROUP, Search, ternary};
 
 /// 256 weights in 54 bytes: 5 ternary digits in a byte.
 #[repr(C)]
@@ -41,6 +44,41 @@ impl Block for BlockTQ1_0 {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockTQ1_0 {
+    /// Digits become the fraction that [`digit`] takes apart, rounded up.
+    fn pack(d: [u8; 2], digits: &[u8; 256]) -> Self {
+        let byte = |first: usize, step: usize, count: usize| {
+            let number = (0..5).fold(0, |number, n| {
+                3 * number + if n < count { u32::from(digits[first + step * n]) } else { 0 }
+            });
+            (number * 256).div_ceil(243) as u8
+        };
+        BlockTQ1_0 {
+            qs: std::array::from_fn(|l| {
+                if l < 32 { byte(l, 32, 5) } else { byte(160 + l - 32, 16, 5) }
+            }),
+            qh: std::array::from_fn(|l| byte(240 + l, 4, 4)),
+            d,
+        }
+    }
+}
+
+impl Search for BlockTQ1_0 {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let (x, importance) = (x.as_chunks().0, importance.map(|i| i.as_chunks().0));
+        for (n, (out, x)) in out.iter_mut().zip(x).enumerate() {
+            let (d, codes) = ternary::search(cpu, x, importance.map(|i| &i[n]));
+            *out = Self::pack(d, &codes);
+        }
     }
 }
 
@@ -94,6 +132,32 @@ impl Block for BlockTQ2_0 {
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl BlockTQ2_0 {
+    fn pack(d: [u8; 2], codes: &[u8; 256]) -> Self {
+        let mut qs = [0; 64];
+        for (i, code) in codes.iter().enumerate() {
+            qs[i / 128 * 32 + i % 32] |= code << (i % 128 / 32 * 2);
+        }
+        BlockTQ2_0 { qs, d }
+    }
+}
+
+impl Search for BlockTQ2_0 {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let (x, importance) = (x.as_chunks().0, importance.map(|i| i.as_chunks().0));
+        for (n, (out, x)) in out.iter_mut().zip(x).enumerate() {
+            let (d, codes) = ternary::search(cpu, x, importance.map(|i| &i[n]));
+            *out = Self::pack(d, &codes);
+        }
     }
 }
 

@@ -12,6 +12,9 @@ pub struct Affine<L: Lanes> {
     pub top: f32,
     /// The largest integer scale and minimum, where they are integers.
     pub most: f32,
+    /// How much is cut off below and above the values' range in the grids that are tried first, in
+    /// steps of the grid that spans it.
+    pub starts: &'static [(f32, f32)],
 }
 
 /// A scale and a minimum of each sub-block.
@@ -55,17 +58,22 @@ struct Fixed<L: Lanes> {
 
 impl<L: Lanes> Sums<L> {
     /// The scale and minimum with the least error for the codes that these are the sums of, and
-    /// by how much it is less than that of zeros. `bounded`: no minimum above zero. Without two
-    /// different codes, zeros.
+    /// by how much it is less than that of zeros. `bounded`: no minimum above zero.
     #[inline(always)]
     fn solve(&self, fixed: &Fixed<L>, bounded: bool) -> (Grid<L>, F<L>) {
         let Sums { q, qq, xq, .. } = *self;
         let zero = q.like(0.0);
-        let det = fixed.w * qq - q * q;
-        let mut scale = (fixed.w * xq - fixed.x * q).over(det, zero);
-        let mut min = (qq * fixed.x - q * xq).over(det, zero);
+        let both = fixed.w * qq;
+        let det = both - q * q;
+        // Below this, what is left of the difference is rounding: all codes are the same.
+        let least_det = zero.like(1e-6) * both;
+        // Codes above zero alone make the scale, zeros alone the minimum.
+        let (alone, level) = (xq.over(qq, zero).max(zero), fixed.x.over(fixed.w, zero));
+        let mut scale = least_det.less(det, (fixed.w * xq - fixed.x * q) / det, alone);
+        let mut min =
+            least_det.less(det, (qq * fixed.x - q * xq) / det, zero.less(qq, zero, level));
         if bounded {
-            scale = zero.less(min, xq.over(qq, zero), scale);
+            scale = zero.less(min, alone, scale);
             min = min.min(zero);
         }
         (Grid { scale, min }, scale * xq + min * fixed.x)
@@ -153,16 +161,12 @@ impl<L: Lanes> Affine<L> {
             low = low.min(zero);
         }
         let range = (high - low).max(zero);
-        let ends = Grid { scale: range * zero.like(1.0 / self.top), min: low };
-        let mut best = ends;
+        let mut best = Grid { scale: zero, min: low };
         let mut best_gain = zero.like(-1.0);
-        let cuts = STARTS.iter().map(|cut| (true, cut)).chain(STEPS.iter().map(|cut| (false, cut)));
-        for (first, (below, above)) in cuts {
-            let from = if first { ends } else { best };
-            let mut grid = Grid {
-                scale: from.scale * zero.like(1.0 - (below + above) / self.top),
-                min: from.min + zero.like(*below) * from.scale,
-            };
+        for (below, above) in self.starts {
+            let scale = range * zero.like((1.0 - (below + above) / self.top) / self.top);
+            let cut = zero.like(below / self.top) * range;
+            let mut grid = Grid { scale, min: low + cut };
             for _ in 0..ROUNDS {
                 let (next, gain) = self.sums(values, &grid, false).solve(fixed, bounded);
                 best = best.less(best_gain, gain, next);
@@ -180,7 +184,7 @@ impl<L: Lanes> Affine<L> {
         let mut grid = self.search(values, &fixed, false);
         let mut best = grid;
         let mut best_error = grid.scale.like(f32::INFINITY);
-        for _ in 0..4 {
+        for _ in 0..HALF_ROUNDS {
             grid = Grid { scale: grid.scale.to_f16(), min: grid.min.to_f16() };
             let sums = self.sums(values, &grid, true);
             best = best.less(sums.error, best_error, grid);
@@ -312,26 +316,16 @@ impl<L: Lanes> Integers<L> {
     }
 }
 
-/// Parts of a step that are cut off below and above.
-const STARTS: &[(f32, f32)] = &[
-    (0.0, 0.0),
-    (-0.5, -0.5),
-    (0.25, 0.25),
-    (0.5, 0.5),
-    (0.0, 0.5),
-    (0.5, 0.0),
-    (1.0, 1.0),
-    (0.0, 1.0),
-    (1.0, 0.0),
-    (-0.5, 0.0),
-    (0.0, -0.5),
-    (-0.25, -0.25),
-];
+/// How often the best scale and minimum for the codes and the codes for those are taken in turn.
 const ROUNDS: usize = 2;
-const STEPS: &[(f32, f32)] = &[(0.0, 0.0)];
+/// The same for f16 scales and minimums.
+const HALF_ROUNDS: usize = 4;
+/// The same for integer ones.
+const INTEGER_ROUNDS: usize = 2;
+/// What is added to the largest integer scale and minimum, for the first scales of a superblock.
 const INTEGER_STARTS: &[(f32, f32)] =
     &[(0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, -0.5), (0.0, 0.5), (-1.0, -1.0)];
-const INTEGER_ROUNDS: usize = 2;
+/// What is added to the integers of a sub-block in the end, where it lowers the error.
 const NEIGHBOURS: &[(f32, f32)] = &[
     (-1.0, -1.0),
     (1.0, 1.0),

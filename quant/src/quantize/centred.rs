@@ -192,6 +192,9 @@ fn reciprocal<L: Lanes>(x: F<L>) -> F<L> {
     x.like(0.0).less(x.abs(), x.like(1.0) / x, x.like(0.0))
 }
 
+/// How often the best scale for the codes and the codes for that are taken in turn.
 const ROUNDS: usize = 2;
+/// The same for f16 scales.
 const HALF_ROUNDS: usize = 3;
+/// The same for integer ones.
 const INTEGER_ROUNDS: usize = 2;

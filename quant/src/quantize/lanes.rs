@@ -4,6 +4,7 @@
 use std::marker::PhantomData;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+use super::GROUP;
 use crate::float::{f16_to_f32, f32_to_f16};
 use crate::lanes::{Lanes, ROUND};
 
@@ -222,10 +223,18 @@ pub struct Values<const N: usize> {
 }
 
 impl<const N: usize> Values<N> {
-    /// The values of the sub-blocks one after another, and weights as long.
+    /// The first sub-blocks. Without importances all values have the same weight.
     #[inline(always)]
-    pub fn new(x: &[f32], w: &[f32]) -> Self {
-        Values { x: transposed(x), w: transposed(w) }
+    pub fn new(x: &[f32; GROUP], importance: Option<&[f32; GROUP]>) -> Self {
+        Self::part(x, importance, 0)
+    }
+
+    /// The sub-blocks after `part` times as many.
+    #[inline(always)]
+    pub fn part(x: &[f32; GROUP], importance: Option<&[f32; GROUP]>, part: usize) -> Self {
+        let rest = |x: &[f32; GROUP]| transposed(&x[(part * LANES * N).min(GROUP)..]);
+        let w = importance.map_or([[1.0; LANES]; N], rest);
+        Values { x: rest(x), w }
     }
 
     /// The values and weights of all sub-blocks at place `j`.

@@ -8,14 +8,15 @@
 
 pub mod affine;
 pub mod centred;
+pub mod curve;
+pub mod fp4;
+pub mod grid;
 pub mod lanes;
-pub mod legacy;
+pub mod points;
 pub mod scale_min;
-pub mod weights;
-pub static MODE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-pub fn mode() -> u32 {
-    MODE.load(std::sync::atomic::Ordering::Relaxed)
-}
+pub mod scale_plan;
+pub mod ternary;
+pub mod unit;
 
 use bytemuck::try_cast_slice_mut;
 
@@ -119,6 +120,18 @@ macro_rules! for_each_search {
             (Q4_K, BlockQ4K)
             (Q5_K, BlockQ5K)
             (Q6_K, BlockQ6K)
+            (IQ1_S, BlockIQ1S)
+            (IQ1_M, BlockIQ1M)
+            (IQ2_XXS, BlockIQ2XXS)
+            (IQ2_XS, BlockIQ2XS)
+            (IQ2_S, BlockIQ2S)
+            (IQ3_XXS, BlockIQ3XXS)
+            (IQ3_S, BlockIQ3S)
+            (IQ4_NL, BlockIQ4NL)
+            (IQ4_XS, BlockIQ4XS)
+            (TQ1_0, BlockTQ1_0)
+            (TQ2_0, BlockTQ2_0)
+            (MXFP4, BlockMXFP4)
         }
     };
 }

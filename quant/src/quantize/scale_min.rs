@@ -4,9 +4,28 @@
 use super::GROUP;
 use super::affine::Affine;
 use super::lanes::{Cpu, LANES, Values, code_byte, code_bytes, f16_field};
-use super::weights::weigh;
 use crate::formats::k_scales::pack_scale_min;
 use crate::lanes::Lanes;
+
+/// See [`Affine::starts`].
+const STARTS: &[(f32, f32)] = &[
+    (-0.5, -0.5),
+    (-0.5, 0.0),
+    (-0.5, 0.6),
+    (-0.5, 1.2),
+    (0.0, -0.5),
+    (0.0, 0.0),
+    (0.0, 0.6),
+    (0.0, 1.2),
+    (0.6, -0.5),
+    (0.6, 0.0),
+    (0.6, 0.6),
+    (0.6, 1.2),
+    (1.2, -0.5),
+    (1.2, 0.0),
+    (1.2, 0.6),
+    (1.2, 1.2),
+];
 
 /// The fields of a superblock.
 pub struct ScaleMin {
@@ -29,20 +48,8 @@ impl ScaleMin {
         x: &[f32; GROUP],
         importance: Option<&[f32; GROUP]>,
     ) -> [Self; 2] {
-        let weights = match importance {
-            Some(importance) => match super::mode() {
-                0 => weigh::<256>(x, importance, |mean, x, i| i * (2.0 * mean + x * x).sqrt()),
-                1 => weigh::<256>(x, importance, |mean, x, i| i * (mean + x * x).sqrt()),
-                _ => *importance,
-            },
-            None => match super::mode() {
-                0 => weigh::<32>(x, &[1.0; GROUP], |mean, x, _| mean.sqrt() + x.abs()),
-                1 => weigh::<32>(x, &[1.0; GROUP], |mean, x, _| 0.25 * mean + x * x),
-                _ => [1.0; GROUP],
-            },
-        };
-        let values = Values::<32>::new(x, &weights);
-        let search = Affine { cpu, top, most: 63.0 };
+        let values = Values::<32>::new(x, importance);
+        let search = Affine { cpu, top, most: 63.0, starts: STARTS };
         let found = search.integers::<32, 8>(&values);
         let codes = code_bytes(&search.codes(&values, &found.grid()), 0.0);
         let (d, dmin) = (found.d.array(), found.dmin.array());

@@ -54,7 +54,7 @@ TYPES = [
 
 # type numbers of ggml
 QUANTIZED = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10,
-             "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ4_NL": 20, "IQ4_XS": 23}
+             "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
 
 # f16 bits: minus zero, infinities, NaN, a subnormal, the largest
 HOSTILE = [0x8000, 0x7C00, 0xFC00, 0x7E01, 0x83FF, 0x7BFF]
