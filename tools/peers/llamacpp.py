@@ -8,6 +8,7 @@ all arguments, and `settings()` returns what was used, ready to be written besid
 import ctypes
 import hashlib
 import importlib.metadata
+import time
 
 import llama_cpp as ll
 import numpy as np
@@ -186,3 +187,29 @@ def log_softmax(logits):
     x = np.asarray(logits, dtype=np.float64)
     x = x - x.max(axis=-1, keepdims=True)
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def quantize(source, target, file_type, threads=2, imatrix=None):
+    """Has llama.cpp quantize a GGUF file to the file type with this number (`llama_ftype`).
+
+    `imatrix` gives an array of float32 for names of tensors. Returns the seconds that it took, or
+    None where llama.cpp refuses.
+    """
+    params = ll.llama_model_quantize_default_params()
+    params.ftype = file_type
+    params.nthread = threads
+    if imatrix:
+        entry = ll.llama_model_imatrix_data
+        pointer = ctypes.POINTER(ctypes.c_float)
+        entries = [
+            entry(name.encode(), values.ctypes.data_as(pointer), values.size)
+            for name, values in imatrix.items()
+        ]
+        # The end of the list; the array keeps what it points to alive until the call is over.
+        array = (entry * (len(entries) + 1))(*entries, entry(None, None, 0))
+        params.imatrix = array
+    start = time.perf_counter()
+    failed = ll.llama_model_quantize(
+        str(source).encode(), str(target).encode(), ctypes.byref(params)
+    )
+    return None if failed else time.perf_counter() - start

@@ -9,20 +9,19 @@ tools/convert/tests/data/mixes.json.
     python tools/peers/mixes.py
 """
 
-import ctypes
 import json
 import pathlib
 import tempfile
 
 import gguf
-import llama_cpp
 import numpy as np
+
+import llamacpp
 
 OUT = pathlib.Path(__file__).resolve().parents[1] / "convert" / "tests" / "data" / "mixes.json"
 COLS = 256
 SMALL = 96  # no whole blocks of 256
-FILE_TYPES = [0, 1, 2, 3, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26]
-FILE_TYPES += [27, 28, 29, 30, 31, 32, 36, 37, 38]
+FILE_TYPES = [*range(4), *range(7, 33), *range(36, 39)]
 SHAPES = [
     dict(name="grouped", arch="llama", layers=32, heads=8, kv=2, experts=0, tied=False),
     dict(name="ungrouped", arch="llama", layers=18, heads=4, kv=4, experts=0, tied=True),
@@ -77,32 +76,19 @@ def write(shape, path):
     writer.close()
 
 
-def quantize(source, target, file_type, shape, imatrix):
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = file_type
-    params.nthread = 1
-    keep = []
+def types_of(source, target, file_type, shape, imatrix):
+    """The type of each tensor, or None where llama.cpp refuses."""
+    values = {}
     if imatrix:
         for name, dims in tensors(shape):
-            values = np.ones(dims[-1] * (dims[0] if len(dims) == 3 else 1), dtype=np.float32)
-            keep.append(values)
-            data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-            keep.append(llama_cpp.llama_model_imatrix_data(name.encode(), data, values.size))
-        entries = [k for k in keep if isinstance(k, llama_cpp.llama_model_imatrix_data)] + [llama_cpp.llama_model_imatrix_data(None, None, 0)]
-        array = (llama_cpp.llama_model_imatrix_data * len(entries))(*entries)
-        keep.append(array)
-        params.imatrix = array
-    failed = llama_cpp.llama_model_quantize(
-        str(source).encode(), str(target).encode(), ctypes.byref(params)
-    )
-    if failed:
+            n = dims[-1] * (dims[0] if len(dims) == 3 else 1)
+            values[name] = np.ones(n, dtype=np.float32)
+    if llamacpp.quantize(source, target, file_type, threads=1, imatrix=values) is None:
         return None
     return {t.name: t.tensor_type.name for t in gguf.GGUFReader(target).tensors}
 
 
 def main():
-    silent = llama_cpp.llama_log_callback(lambda *_: None)
-    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         source, target = pathlib.Path(folder) / "f32.gguf", pathlib.Path(folder) / "out.gguf"
@@ -110,7 +96,7 @@ def main():
             write(shape, source)
             for imatrix in (False, True):
                 for file_type in FILE_TYPES:
-                    types = quantize(source, target, file_type, shape, imatrix)
+                    types = types_of(source, target, file_type, shape, imatrix)
                     # What is the same in all layers is written once.
                     parts = {}
                     for name, ty in (types or {}).items():
@@ -123,13 +109,13 @@ def main():
                     for part, of in kept.items():
                         if len(of) == 1:
                             kept[part] = next(iter(of))
-                    cases.append(dict(shape=shape["name"], file_type=file_type, imatrix=imatrix, types=kept))
-    versions = {"llama_cpp_python": llama_cpp.__version__}
+                    case = dict(shape=shape["name"], file_type=file_type, imatrix=imatrix)
+                    cases.append(case | dict(types=kept))
     OUT.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(c, separators=(",", ":")) for c in cases)
     shapes = ",\n".join(json.dumps(s, separators=(",", ":")) for s in SHAPES)
     OUT.write_text(
-        f'{{"versions":{json.dumps(versions)},\n"cols":{COLS},"small":{SMALL},\n'
+        f'{{"llama_cpp_python":{json.dumps(llamacpp.version()["llama_cpp_python"])},\n"cols":{COLS},"small":{SMALL},\n'
         f'"shapes":[\n{shapes}\n],\n"cases":[\n{lines}\n]}}\n'
     )
 
