@@ -24,8 +24,7 @@ const GGML: [(GgmlType, f64, f64); 12] = [
     (GgmlType::IQ1_M, 2.3295e-1, 1.0849e-1),
 ];
 
-/// Of which ggml's errors this is the largest share that is let pass, less what two machines might
-/// differ in the recording.
+/// The largest share of ggml's errors that is let pass: what is recorded leaves more room.
 const SHARE: f64 = 0.97;
 
 const ROWS: usize = 16;
@@ -135,7 +134,9 @@ fn values_of_any_block_of_iq4_and_mxfp4_come_back() {
             let mut x = vec![0.0; len];
             dequantize_row(ty, &block, &mut x).unwrap();
             let lost = error(&x, &through(ty, &x, None), &[1.0]);
-            assert!(lost <= 1e-12, "{ty} block {n}: {lost:e}");
+            // Some sub-blocks of IQ4_XS have a largest code that no quantizer gives one.
+            let most = if ty == GgmlType::IQ4_XS { 1e-3 } else { 1e-12 };
+            assert!(lost <= most, "{ty} block {n}: {lost:e}");
         }
     }
 }

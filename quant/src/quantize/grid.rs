@@ -155,7 +155,7 @@ fn search_one<
         x: [[[0.0; LANES]; N]; CHUNKS],
         w: [[[0.0; LANES]; N]; CHUNKS],
         odd: [false; 32],
-        tables: Tables::new(),
+        tables: Tables::empty(),
     };
     if ty.moved == Moved::No {
         found.signs = take_signs(&mut x);

@@ -106,9 +106,9 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Nothing in it.
+    /// Of halves that are not yet known.
     #[inline(always)]
-    pub fn new() -> Self {
+    pub fn empty() -> Self {
         let none = [[0.0; LANES]; HALVES];
         Tables { lower: none, upper: none, lower_odd: none, upper_odd: none, combos: 0 }
     }
