@@ -146,14 +146,15 @@ fn errors_are_below_those_of_ggml() {
 #[test]
 fn values_of_the_type_itself_come_back() {
     let table = KernelTable::detect().unwrap();
-    let importance = importances();
+    let (first, importance) = (weights(8), importances());
     for (ty, ..) in SEARCHED {
-        let x = through(&table, ty, &weights(8), None);
-        let power = error(&x, &vec![0.0; x.len()], &[1.0]);
+        let x = through(&table, ty, &first, None);
+        let lost = error(&first, &x, &[1.0]);
         for importance in [None, Some(&importance[..])] {
-            let y = through(&table, ty, &x, importance);
-            let lost = error(&x, &y, &[1.0]) / power;
-            assert!(lost < 3e-5, "{ty}: lost {lost:e}");
+            // A few sub-blocks do not have the least or the greatest code, and so no trace of where
+            // their grid begins.
+            let again = error(&x, &through(&table, ty, &x, importance), &[1.0]);
+            assert!(again < 0.05 * lost, "{ty}: lost {again:e} after {lost:e}");
         }
     }
 }
