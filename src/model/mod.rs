@@ -6,6 +6,7 @@ mod hparams;
 mod kv_cache;
 mod plan;
 mod rope;
+pub mod tensor_names;
 mod weights;
 mod workspace;
 

@@ -4,6 +4,7 @@
 //! have, whose values come in slices of rows. What is written appears at its path when it is whole.
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
 mod error;
 pub mod source;
 
