@@ -82,7 +82,7 @@ pub use engine::{Engine, EngineOptions, kernel_levels};
 pub use error::{Error, Result};
 pub use generate::{Finish, GenerateOptions, TextStream, Tokens};
 pub use model::{Hparams, MemoryPlan, SessionShape};
-pub use session::{CancelHandle, Session, SessionOptions};
+pub use session::{CancelHandle, LogitRows, Session, SessionOptions};
 pub use siskin_quant::GgmlType;
 pub use siskin_quant::attention::KvType;
 pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerOptions};

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use siskin_quant::attention::KvType;
 
 use crate::engine::mib;
-use crate::model::{Hparams, KvCache, LOGIT_ROWS, MemoryPlan, Pass, SessionShape, Workspace};
+use crate::model::{
+    Collector, Hparams, InputSums, KvCache, LOGIT_ROWS, MemoryPlan, Pass, SessionShape, Workspace,
+};
 use crate::{Engine, Error, Result, memory};
 
 /// Positions of a session if nobody says, or as many as the model was trained for.
@@ -135,6 +137,7 @@ pub struct Session {
     /// Logits of several rows, allocated when first asked for.
     rows: Vec<f32>,
     cancel: Arc<AtomicBool>,
+    imatrix: Option<Collector>,
 }
 
 impl Session {
@@ -162,6 +165,7 @@ impl Session {
             tokens: memory::reserved(shape.n_ctx).map_err(whole)?,
             rows: Vec::new(),
             cancel: Arc::new(AtomicBool::new(false)),
+            imatrix: None,
             engine: engine.clone(),
         })
     }
@@ -238,53 +242,75 @@ impl Session {
     pub fn prefill_all(
         &mut self,
         tokens: &[u32],
-        f: impl FnMut(usize, &[f32]) -> Result<()>,
-    ) -> Result<()> {
-        self.check(tokens)?;
-        let mut rows = std::mem::take(&mut self.rows);
-        let result = self.all_rows(tokens, &mut rows, f);
-        self.rows = rows;
-        result
-    }
-
-    fn all_rows(
-        &mut self,
-        tokens: &[u32],
-        rows: &mut Vec<f32>,
         mut f: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        let n_vocab = self.engine.hparams().n_vocab;
-        let at_once = LOGIT_ROWS.min(self.shape.n_batch);
-        if rows.is_empty() {
-            *rows = memory::zeros(at_once * n_vocab)?;
-        }
-        for batch in tokens.chunks(self.shape.n_batch) {
-            let pos = self.tokens.len();
-            let n = self.pass(|pass| pass.layers(batch, pos, false))?;
-            for first in (0..n).step_by(at_once) {
-                let count = at_once.min(n - first);
-                let rows = &mut rows[..count * n_vocab];
-                self.pass(|pass| pass.logits(first, count, rows))?;
-                for (i, row) in rows.chunks_exact(n_vocab).enumerate() {
-                    f(pos + first + i, row)?;
-                }
-                if first + count == n {
-                    self.ws.logits.copy_from_slice(&rows[(count - 1) * n_vocab..]);
-                }
+        let mut rows = self.prefill_rows(tokens)?;
+        let n_vocab = rows.session.engine.hparams().n_vocab;
+        while let Some((pos, logits)) = rows.next_rows()? {
+            for (i, row) in logits.chunks_exact(n_vocab).enumerate() {
+                f(pos + i, row)?;
             }
-            self.tokens.extend_from_slice(batch);
         }
         Ok(())
+    }
+
+    /// Computes `tokens` after those before, and gives the logits of each when they are asked for:
+    /// so the rows of several sessions can be looked at side by side.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill), here or from [`LogitRows::next_rows`].
+    pub fn prefill_rows<'s>(&'s mut self, tokens: &'s [u32]) -> Result<LogitRows<'s>> {
+        self.check(tokens)?;
+        if self.rows.is_empty() {
+            let at_once = LOGIT_ROWS.min(self.shape.n_batch);
+            self.rows = memory::zeros(at_once * self.engine.hparams().n_vocab)?;
+        }
+        Ok(LogitRows { session: self, tokens, batch: 0, given: 0 })
+    }
+
+    /// From now on, the squares of what weights are multiplied with are summed, for an importance
+    /// matrix; sums so far are forgotten. `output`: those of the output matrix too, which has them
+    /// from the tokens whose logits are computed. Takes 8 bytes for each column of each input, 2 MiB
+    /// for a model of a billion weights, beside what was planned.
+    ///
+    /// A call that ends with an error may leave a part of its tokens in the sums.
+    ///
+    /// ```no_run
+    /// # fn main() -> siskin::Result<()> {
+    /// # let engine = siskin::Engine::load("model.gguf", &siskin::EngineOptions::default())?;
+    /// # let mut session = siskin::Session::new(&engine, &siskin::SessionOptions::default())?;
+    /// session.collect_imatrix(false)?;
+    /// session.prefill(&[1, 2, 3])?;
+    /// for input in session.take_imatrix().unwrap_or_default() {
+    ///     println!("{}: {} columns, {} tokens", input.tensors[0], input.sums.len(), input.tokens);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Memory`]
+    pub fn collect_imatrix(&mut self, output: bool) -> Result<()> {
+        self.imatrix = Some(Collector::new(&self.engine.model().weights, output)?);
+        Ok(())
+    }
+
+    /// Ends what [`collect_imatrix`](Self::collect_imatrix) began: the sums, layer by layer, the
+    /// output matrix last; `None` if it was not called.
+    pub fn take_imatrix(&mut self) -> Option<Vec<InputSums>> {
+        self.imatrix.take().map(Collector::finish)
     }
 
     /// Runs `f` with the engine's threads, which it holds until it returns. A cancel that stopped
     /// it is spent.
     fn pass<R>(&mut self, f: impl FnOnce(&mut Pass<'_, '_>) -> Result<R>) -> Result<R> {
         let inner = self.engine.inner();
+        let (model, table) = (&inner.model, &inner.table);
         let (ws, cache, cancel) = (&mut self.ws, &mut self.cache, &*self.cancel);
-        let result = inner.pool.scope(|team| {
-            f(&mut Pass { model: &inner.model, table: &inner.table, team, ws, cache, cancel })
-        });
+        let imatrix = self.imatrix.as_mut();
+        let result = inner
+            .pool
+            .scope(|team| f(&mut Pass { model, table, team, ws, cache, cancel, imatrix }));
         if let Err(Error::Cancelled) = result {
             self.cancel.store(false, Ordering::Relaxed);
         }
@@ -315,5 +341,51 @@ impl Session {
             return Err(Error::Context { wanted, n_ctx: self.shape.n_ctx });
         }
         Ok(())
+    }
+}
+
+/// The logits of a session's tokens, some rows at a time: see [`Session::prefill_rows`].
+///
+/// The session has the tokens of a batch, [`SessionOptions::n_batch`] of them, when rows are asked
+/// for after the last of the batch. What is dropped before is not computed.
+pub struct LogitRows<'s> {
+    session: &'s mut Session,
+    /// From the current batch on.
+    tokens: &'s [u32],
+    /// Tokens of the current batch, which are through the layers.
+    batch: usize,
+    /// Those of them whose logits were given.
+    given: usize,
+}
+
+impl LogitRows<'_> {
+    /// The position of the next rows' first, and the rows: up to 16, of a logit for each token of
+    /// the vocabulary. `None` when all were given.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]
+    pub fn next_rows(&mut self) -> Result<Option<(usize, &[f32])>> {
+        let session = &mut *self.session;
+        if self.given == self.batch {
+            let (done, rest) = self.tokens.split_at(self.batch);
+            session.tokens.extend_from_slice(done);
+            (self.tokens, self.batch, self.given) = (rest, 0, 0);
+            let Some(batch) = rest.chunks(session.shape.n_batch).next() else { return Ok(None) };
+            let pos = session.tokens.len();
+            self.batch = session.pass(|pass| pass.layers(batch, pos, false))?;
+        }
+        let n_vocab = session.engine.hparams().n_vocab;
+        let (first, left) = (self.given, self.batch - self.given);
+        let count = left.min(session.rows.len() / n_vocab);
+        let mut rows = std::mem::take(&mut session.rows);
+        let logits = &mut rows[..count * n_vocab];
+        let result = session.pass(|pass| pass.logits(first, count, logits));
+        if count == left {
+            session.ws.logits.copy_from_slice(&logits[(count - 1) * n_vocab..]);
+        }
+        session.rows = rows;
+        result?;
+        self.given += count;
+        Ok(Some((session.tokens.len() + first, &session.rows[..count * n_vocab])))
     }
 }

@@ -1,8 +1,8 @@
 //! ggml weight formats and the kernels that compute with them.
 //!
 //! A leaf crate: it knows no files and no models. [`types`] names the formats, [`formats`] holds
-//! one file for each, [`table`] the kernels of an instruction set level, [`matmul`] and
-//! [`attention`] are the safe entries to them, [`par`] the threads, [`buffer`] the memory.
+//! one file for each, [`table`] the kernels of an instruction set level, [`quantize`] the searches
+//! that make blocks, [`matmul`] and [`attention`] are the safe entries to the products, [`par`] the threads, [`buffer`] the memory.
 #![warn(missing_docs)]
 
 pub mod act;
@@ -18,6 +18,7 @@ pub mod limits;
 pub mod matmul;
 pub mod ops;
 pub mod par;
+pub mod quantize;
 pub mod simd;
 pub mod table;
 pub mod types;

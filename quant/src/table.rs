@@ -6,9 +6,11 @@
 
 use crate::act::ActLayout;
 use crate::features::CpuFeatures;
+use crate::formats::{self, RowError};
 use crate::generic;
 use crate::ops::Ops;
 use crate::par::Scratch;
+use crate::quantize::{self, QuantizeFn};
 use crate::types::{Act, GgmlType};
 use std::ops::Range;
 
@@ -77,6 +79,7 @@ pub struct Level {
 /// The kernels of all types, and the vector operations.
 pub struct KernelTable {
     kernels: [Option<Kernels>; GgmlType::COUNT],
+    quantize: [Option<QuantizeFn>; GgmlType::COUNT],
     ops: Ops,
     peak: Option<PeakFn>,
     level: &'static str,
@@ -119,12 +122,14 @@ impl KernelTable {
         }
         let mut table = KernelTable {
             kernels: [None; GgmlType::COUNT],
+            quantize: [None; GgmlType::COUNT],
             ops: Ops::scalar(),
             peak: None,
             level: "scalar",
         };
         table.set_ops(Ops::scalar());
         generic::install_scalar(&mut table);
+        quantize::install_portable(&mut table);
         let cpu = CpuFeatures::detect();
         for level in crate::arch::LEVELS.iter().filter(|l| cpu.has(l.needs)) {
             if name == Some(table.level) {
@@ -144,6 +149,53 @@ impl KernelTable {
     /// Installs kernels for a type.
     pub fn set(&mut self, ty: GgmlType, kernels: Kernels) {
         self.kernels[ty as usize] = Some(kernels);
+    }
+
+    /// Quantizes whole rows: as many values as `out` has room for.
+    ///
+    /// The importance of a column is the weight of its squared error, at least 0 and relative to the
+    /// others' (an importance matrix holds the mean squares of a column's activations). There are as
+    /// many as a row has values, and the values are whole rows. Without, a value is weighted by its
+    /// size as the format finds best.
+    ///
+    /// The bytes of a block depend on its values and their importances alone, and are the same at
+    /// every level. A NaN or an infinity gives blocks without meaning.
+    ///
+    /// # Errors
+    /// If the type has no quantizer, or the sizes do not fit each other.
+    pub fn quantize(
+        &self,
+        ty: GgmlType,
+        x: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [u8],
+    ) -> Result<(), RowError> {
+        let Some(quantize) = self.quantize[ty as usize] else {
+            return formats::quantize_row(ty, x, out);
+        };
+        if ty.row_bytes(x.len()) != Some(out.len()) {
+            return Err(RowError::Size { ty, bytes: out.len(), values: x.len() });
+        }
+        if let Some(importance) = importance
+            && (ty.row_bytes(importance.len()).is_none()
+                || !x.len().is_multiple_of(importance.len()))
+        {
+            let (columns, values) = (importance.len(), x.len());
+            return Err(RowError::Importance { ty, columns, values });
+        }
+        // SAFETY: the table holds functions that the CPU can run.
+        unsafe { quantize(x, importance, out) };
+        Ok(())
+    }
+
+    /// True if [`quantize`](Self::quantize) knows the type.
+    pub fn can_quantize(&self, ty: GgmlType) -> bool {
+        self.quantize[ty as usize].is_some() || formats::can_quantize(ty)
+    }
+
+    /// Installs a quantizer for a type.
+    pub fn set_quantize(&mut self, ty: GgmlType, quantize: QuantizeFn) {
+        self.quantize[ty as usize] = Some(quantize);
     }
 
     /// The vector operations.

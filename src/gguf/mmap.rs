@@ -80,6 +80,26 @@ impl Mmap {
         let _ = range;
     }
 
+    /// Gives back the memory of the whole pages in a range, which are read again if they are used
+    /// again: for those who go through a file once. Nothing happens where the bytes are not a
+    /// file's.
+    pub fn forget(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let (Source::Mapped(map), Some(len)) = (&self.0, self.len_of(&range)) {
+            let start = range.start.next_multiple_of(PAGE);
+            let end = (range.start + len) / PAGE * PAGE;
+            if start < end {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: the pages are those of a file that is mapped read-only, so that nothing
+                // that was written is lost: the next access reads the same bytes from the file.
+                // It is advice: a refusal changes nothing.
+                let _ = unsafe { map.unchecked_advise_range(advice, start, end - start) };
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
     /// Reads all pages of a range now, so that the first use does not wait for them one by one.
     pub fn prefault_range(&self, range: Range<usize>) {
         let (Source::Mapped(map), Some(len)) = (&self.0, self.len_of(&range)) else { return };

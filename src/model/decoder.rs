@@ -12,6 +12,7 @@ use siskin_quant::matmul::{MAX_PRODUCTS, Product, matmul};
 use siskin_quant::par::Team;
 use siskin_quant::table::KernelTable;
 
+use super::imatrix::{Collector, Input};
 use super::kv_cache::KvCache;
 use super::rope::Angles;
 use super::weights::{Layer, Weight};
@@ -27,6 +28,8 @@ pub(crate) struct Pass<'a, 't> {
     pub ws: &'a mut Workspace,
     pub cache: &'a mut KvCache,
     pub cancel: &'a AtomicBool,
+    /// Where the squares of the weights' inputs are summed, if that is wanted.
+    pub imatrix: Option<&'a mut Collector>,
 }
 
 /// Multiplies the prepared input with several weights in one step. `next` are those of the step after
@@ -71,13 +74,17 @@ impl Pass<'_, '_> {
             }
             let last_layer = l + 1 == h.n_layer;
             // Of the last layer, nothing but its last row is needed after the cache is filled.
-            let narrow = last_layer && last_only && n > 1;
+            let narrow = last_layer && last_only && n > 1 && self.imatrix.is_none();
             self.attention(layer, l, pos, n, narrow)?;
             let rows = if narrow { 1 } else { n };
             match self.model.weights.layers.get(l + 1) {
-                Some(next) => self.feed_forward(layer, rows, &[&next.q, &next.k, &next.v])?,
-                None => self.feed_forward(layer, rows, &[&self.model.weights.output])?,
+                Some(next) => self.feed_forward(layer, l, rows, &[&next.q, &next.k, &next.v])?,
+                None => self.feed_forward(layer, l, rows, &[&self.model.weights.output])?,
             }
+        }
+        if last_only && n > 1 && self.imatrix.is_some() {
+            let e = h.n_embd;
+            self.ws.x.copy_within((n - 1) * e..n * e, 0);
         }
         Ok(if last_only { 1 } else { n })
     }
@@ -94,6 +101,9 @@ impl Pass<'_, '_> {
         ws.inputs.prepare(self.team, self.table, &[&weights.output], input, |t, row| {
             ops.rms_norm(&x[t * e..(t + 1) * e], &weights.output_norm, h.eps, row);
         });
+        if let Some(imatrix) = self.imatrix.as_deref_mut() {
+            imatrix.add_output(self.team, input);
+        }
         products(self.team, self.table, &ws.inputs, [&weights.output], [&mut *logits], &[]);
         if h.logit_softcap > 0.0 {
             self.team.for_rows(logits, h.n_vocab, |_, row| ops.softcap(row, h.logit_softcap));
@@ -140,6 +150,9 @@ impl Pass<'_, '_> {
         ws.inputs.prepare(team, table, &weights, input, |t, row| {
             ops.rms_norm(&x[t * e..(t + 1) * e], &layer.attn_norm, h.eps, row);
         });
+        if let Some(imatrix) = self.imatrix.as_deref_mut() {
+            imatrix.add(team, l, Input::Attn, input);
+        }
         products(
             team,
             table,
@@ -186,6 +199,9 @@ impl Pass<'_, '_> {
 
         let part = &mut ws.part[..rows * e];
         ws.inputs.prepare(team, table, &[&layer.attn_output], out, |_, _| ());
+        if let Some(imatrix) = self.imatrix.as_deref_mut() {
+            imatrix.add(team, l, Input::AttnOutput, out);
+        }
         let next = [&layer.gate, &layer.up];
         products(team, table, &ws.inputs, [&layer.attn_output], [&mut *part], &next);
         let x = &mut ws.x[..rows * e];
@@ -195,7 +211,7 @@ impl Pass<'_, '_> {
     }
 
     /// `next` are the weights that come after this part.
-    fn feed_forward(&mut self, layer: &Layer, n: usize, next: &[&Weight]) -> Result<()> {
+    fn feed_forward(&mut self, layer: &Layer, l: usize, n: usize, next: &[&Weight]) -> Result<()> {
         let h = &self.model.hparams;
         let (team, table, ws) = (&mut *self.team, self.table, &mut *self.ws);
         let ops = table.ops();
@@ -206,6 +222,9 @@ impl Pass<'_, '_> {
         ws.inputs.prepare(team, table, &weights, input, |t, row| {
             ops.rms_norm(&x[t * e..(t + 1) * e], &layer.ffn_norm, h.eps, row);
         });
+        if let Some(imatrix) = self.imatrix.as_deref_mut() {
+            imatrix.add(team, l, Input::Ffn, input);
+        }
         let (gate, up) = (&mut ws.gate[..n * f], &mut ws.up[..n * f]);
         products(team, table, &ws.inputs, weights, [&mut *gate, &mut *up], &[&layer.down]);
         if let Some(bias) = &layer.up_bias {
@@ -219,6 +238,9 @@ impl Pass<'_, '_> {
             }
             ops.gate(h.activation, row, &up[t * f..(t + 1) * f]);
         });
+        if let Some(imatrix) = self.imatrix.as_deref_mut() {
+            imatrix.add(team, l, Input::Down, gate);
+        }
         products(team, table, &ws.inputs, [&layer.down], [&mut *part], next);
         let x = &mut ws.x[..n * e];
         let bias = layer.down_bias.as_deref();

@@ -3,6 +3,7 @@
 pub mod archs;
 mod decoder;
 mod hparams;
+mod imatrix;
 mod kv_cache;
 mod plan;
 mod rope;
@@ -11,11 +12,13 @@ mod weights;
 mod workspace;
 
 pub use hparams::{Hparams, Rope};
+pub use imatrix::InputSums;
 pub use kv_cache::KvCache;
 pub use plan::{MemoryPlan, SessionShape};
 pub use weights::{Layer, Weight, Weights};
 
 pub(crate) use decoder::Pass;
+pub(crate) use imatrix::Collector;
 pub(crate) use plan::LOGIT_ROWS;
 pub(crate) use workspace::Workspace;
 

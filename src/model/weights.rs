@@ -17,6 +17,7 @@ use crate::{Error, Result};
 /// A matrix of weights: a part of the mapped file, without a copy.
 #[derive(Clone)]
 pub struct Weight {
+    name: String,
     bytes: Bytes,
     ty: GgmlType,
     rows: usize,
@@ -31,6 +32,11 @@ enum Bytes {
 }
 
 impl Weight {
+    /// The tensor's name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The weights' type.
     pub fn ty(&self) -> GgmlType {
         self.ty
@@ -201,7 +207,8 @@ impl Loader<'_> {
     }
 
     fn weight(&mut self, info: &TensorInfo, rows: usize, cols: usize) -> Option<Weight> {
-        let weight = Weight { bytes: self.bytes(info), ty: info.ty, rows, cols };
+        let name = info.name.clone();
+        let weight = Weight { name, bytes: self.bytes(info), ty: info.ty, rows, cols };
         if Matrix::new(info.ty, rows, cols, weight.data()).is_none() {
             let reason = format!("{} has rows that are not whole blocks of {}", info.name, info.ty);
             self.problems.push(reason);

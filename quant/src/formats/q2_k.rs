@@ -2,20 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::k_search::{MinSearch, codes_for, largest, nearest_int};
-use super::{Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
-
-/// The scale with which the largest of the numbers becomes 15, and the numbers.
-fn round_to_4_bits(x: &[f32; 16]) -> (f32, [u8; 16]) {
-    let max = largest(x);
-    if max > 0.0 {
-        let iscale = 15.0 / max;
-        (max / 15.0, x.map(|x| nearest_int(iscale * x) as u8))
-    } else {
-        (0.0, [0; 16])
-    }
-}
+use crate::lanes::Lanes;
+use crate::quantize::affine::Affine;
+use crate::quantize::lanes::{Cpu, Values, code_byte, code_bytes, f16_field};
+use crate::quantize::weights::k_weights;
+use crate::quantize::{GROUP, Search};
 
 /// The lower 2 bits of 256 codes, in the order of Q2_K and Q3_K.
 pub(super) fn pack_2_bits(codes: &[u8]) -> [u8; 64] {
@@ -52,40 +45,44 @@ impl BlockQ2K {
     pub const fn dmin(&self) -> f32 {
         f16(self.dmin)
     }
-
-    /// Searches a scale and a minimum for each 16 values, each weighted by its size, and rounds
-    /// them to 4 bits.
-    pub fn quantize(x: &[f32; 256]) -> Self {
-        const SEARCH: MinSearch = MinSearch { max_code: 3, first: -0.5, steps: 15, absolute: true };
-        let (parts, _) = x.as_chunks::<16>();
-        let (mut scale, mut min, mut codes) = ([0.0; 16], [0.0; 16], [[0; 16]; 16]);
-        for j in 0..16 {
-            (scale[j], min[j], codes[j]) = SEARCH.search(&parts[j], &parts[j].map(f32::abs));
-        }
-        let (d, scale) = round_to_4_bits(&scale);
-        let (dmin, min) = round_to_4_bits(&min);
-        let mut block =
-            BlockQ2K { scales: [0; 16], qs: [0; 64], d: f16_bytes(d), dmin: f16_bytes(dmin) };
-        for j in 0..16 {
-            block.scales[j] = scale[j] | min[j] << 4;
-            let d = block.d() * f32::from(block.scales[j] & 0xf);
-            if d != 0.0 {
-                let dm = block.dmin() * f32::from(block.scales[j] >> 4);
-                codes[j] = codes_for(&parts[j], d, dm, 0..=3).map(|l| l as u8);
-            }
-        }
-        block.qs = pack_2_bits(codes.as_flattened());
-        block
-    }
 }
 
 impl Block for BlockQ2K {
     const TYPE: GgmlType = GgmlType::Q2_K;
     const WIDE: &'static [Wide] = &[Wide::half(80), Wide::half(82)];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockQ2K {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let weights = k_weights(x, importance);
+        let parts = x.chunks_exact(256).zip(weights.chunks_exact(256));
+        for (out, (x, weights)) in out.iter_mut().zip(parts) {
+            let values = Values::<16>::new(x, weights);
+            let search = Affine { cpu, top: 3.0, most: 15.0 };
+            let found = search.integers::<16, 16>(&values);
+            let codes = code_bytes(&search.codes(&values, &found.grid()), 0.0);
+            let integers = found.scale.array().into_iter().zip(found.min.array());
+            let mut scales = [0; 16];
+            for (field, (scale, min)) in scales.iter_mut().zip(integers) {
+                *field = code_byte(scale) | code_byte(min) << 4;
+            }
+            *out = BlockQ2K {
+                scales,
+                qs: pack_2_bits(codes.as_flattened()),
+                d: f16_field(found.d.array()[0]),
+                dmin: f16_field(found.dmin.array()[0]),
+            };
+        }
     }
 }
 

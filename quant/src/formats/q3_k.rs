@@ -3,12 +3,25 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::k_scales::{pack_scales_q3, unpack_scales_q3};
-use super::k_search::{codes_for, nearest_int, search_q3};
 use super::q2_k::pack_2_bits;
-use super::{
-    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, furthest,
-};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::centred::{Centred, Scales};
+use crate::quantize::lanes::{Cpu, Values, code_byte, code_bytes, f16_field};
+use crate::quantize::weights::k_weights;
+use crate::quantize::{GROUP, Search};
+
+/// See [`Centred::starts`].
+const STARTS: &[f32] = &[-4.0, -3.6, -4.4, -3.2, -2.8, -4.8, 3.4, 3.0, 2.6, 3.8, 2.2];
+
+/// The scales of a superblock.
+const SCALES: Scales = Scales {
+    least: -32.0,
+    most: 31.0,
+    starts: &[-32.0, -31.5, -32.5, -31.0, 31.0, 31.4],
+    steps: &[-1.0, 1.0, -2.0, 2.0],
+};
 
 /// 256 weights in 110 bytes.
 #[repr(C)]
@@ -31,46 +44,45 @@ impl BlockQ3K {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
-
-    /// Searches a scale for each 16 values, each weighted by its square; the one furthest from
-    /// zero becomes -32.
-    pub fn quantize(x: &[f32; 256]) -> Self {
-        let (parts, _) = x.as_chunks::<16>();
-        let (mut found, mut codes) = ([0.0; 16], [[0; 16]; 16]);
-        for j in 0..16 {
-            (found[j], codes[j]) = search_q3(&parts[j]);
-        }
-        let far = furthest(&found);
-        let (mut d, mut scale) = (f16_bytes(0.0), [0; 16]);
-        if far != 0.0 {
-            let iscale = -32.0 / far;
-            d = f16_bytes(1.0 / iscale);
-            scale = found.map(|x| (nearest_int(iscale * x) as i8).clamp(-32, 31) + 32);
-        }
-        for j in 0..16 {
-            // Without any scale the field is zero, which reads as -32.
-            let d = f16(d) * f32::from(scale[j] - 32);
-            if d != 0.0 {
-                codes[j] = codes_for(&parts[j], d, 0.0, -4..=3).map(|l| (l + 4) as u8);
-            }
-        }
-        let codes = codes.as_flattened();
-        let mut hmask = [0; 32];
-        for (i, code) in codes.iter().enumerate() {
-            hmask[i % 32] |= (code >> 2) << (i / 32);
-        }
-        let scales = pack_scales_q3(scale.map(|s| s as u8));
-        BlockQ3K { hmask, qs: pack_2_bits(codes), scales, d }
-    }
 }
 
 impl Block for BlockQ3K {
     const TYPE: GgmlType = GgmlType::Q3_K;
     const WIDE: &'static [Wide] = &[Wide::half(108)];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockQ3K {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let weights = k_weights(x, importance);
+        let parts = x.chunks_exact(256).zip(weights.chunks_exact(256));
+        for (out, (x, weights)) in out.iter_mut().zip(parts) {
+            let values = Values::<16>::new(x, weights);
+            let search = Centred { cpu, least: -4.0, most: 3.0, starts: STARTS };
+            let found = search.integers(&values, &SCALES);
+            let codes = code_bytes(&search.codes(&values, found.d * found.scale), 4.0);
+            let codes = codes.as_flattened();
+            let mut hmask = [0; 32];
+            for (i, code) in codes.iter().enumerate() {
+                hmask[i % 32] |= (code >> 2) << (i / 32);
+            }
+            let scales = pack_scales_q3(found.scale.array().map(|s| code_byte(s + 32.0)));
+            *out = BlockQ3K {
+                hmask,
+                qs: pack_2_bits(codes),
+                scales,
+                d: f16_field(found.d.array()[0]),
+            };
+        }
     }
 }
 

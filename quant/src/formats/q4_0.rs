@@ -2,10 +2,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{
-    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, furthest, inverse,
-};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::centred::Centred;
+use crate::quantize::lanes::{Cpu, code_bytes, f16_field};
+use crate::quantize::{GROUP, Search, legacy};
+
+/// See [`Centred::starts`].
+const STARTS: &[f32] = &[-8.00, -7.50, -8.50, -7.00, -9.00, -6.50, 7.40, 6.90, 6.40, 7.90];
 
 /// 32 weights in 18 bytes.
 #[repr(C)]
@@ -23,24 +28,34 @@ impl BlockQ4_0 {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
-
-    /// Gives the value furthest from zero the code -8.
-    pub fn quantize(x: &[f32; 32]) -> Self {
-        let d = furthest(x) / -8.0;
-        let id = inverse(d);
-        let code = |x: f32| ((x * id + 8.5) as i8).min(15) as u8;
-        let qs = std::array::from_fn(|j| code(x[j]) | code(x[j + 16]) << 4);
-        BlockQ4_0 { d: f16_bytes(d), qs }
-    }
 }
 
 impl Block for BlockQ4_0 {
     const TYPE: GgmlType = GgmlType::Q4_0;
     const WIDE: &'static [Wide] = &[Wide::half(0)];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockQ4_0 {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let values = legacy::values(x, importance);
+        let search = Centred { cpu, least: -8.0, most: 7.0, starts: STARTS };
+        let scale = search.halves(&values);
+        let codes = code_bytes(&search.codes(&values, scale), 8.0);
+        for ((out, codes), d) in out.iter_mut().zip(codes).zip(scale.array()) {
+            let d = f16_field(d);
+            let qs = std::array::from_fn(|j| codes[j] | codes[j + 16] << 4);
+            *out = BlockQ4_0 { d, qs };
+        }
     }
 }
 

@@ -3,9 +3,12 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::k_scales::unpack_scale_min;
-use super::k_search::{MinSearch, ScaleMin};
-use super::{Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::lanes::Cpu;
+use crate::quantize::scale_min::ScaleMin;
+use crate::quantize::{GROUP, Search};
 
 /// 256 weights in 144 bytes.
 #[repr(C)]
@@ -34,29 +37,35 @@ impl BlockQ4K {
     pub const fn dmin(&self) -> f32 {
         f16(self.dmin)
     }
-
-    /// Searches a scale and a minimum for each 32 values and rounds them to 6 bits.
-    pub fn quantize(x: &[f32; 256]) -> Self {
-        const SEARCH: MinSearch =
-            MinSearch { max_code: 15, first: -1.0, steps: 20, absolute: false };
-        let ScaleMin { d, dmin, scales, codes } = ScaleMin::search(&SEARCH, x);
-        let mut qs = [0; 128];
-        for n in 0..4 {
-            for l in 0..32 {
-                qs[32 * n + l] = codes[2 * n][l] | codes[2 * n + 1][l] << 4;
-            }
-        }
-        BlockQ4K { d, dmin, scales, qs }
-    }
 }
 
 impl Block for BlockQ4K {
     const TYPE: GgmlType = GgmlType::Q4_K;
     const WIDE: &'static [Wide] = &[Wide::half(0), Wide::half(2)];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockQ4K {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        for (out, found) in out.iter_mut().zip(ScaleMin::search(cpu, 15.0, x, importance)) {
+            let ScaleMin { d, dmin, scales, codes } = found;
+            let mut qs = [0; 128];
+            for n in 0..4 {
+                for l in 0..32 {
+                    qs[32 * n + l] = codes[2 * n][l] | codes[2 * n + 1][l] << 4;
+                }
+            }
+            *out = BlockQ4K { d, dmin, scales, qs };
+        }
     }
 }
 

@@ -2,10 +2,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{
-    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, furthest, inverse,
-};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::centred::Centred;
+use crate::quantize::lanes::{Cpu, code_bytes, f16_field};
+use crate::quantize::{GROUP, Search, legacy};
+
+/// See [`Centred::starts`].
+const STARTS: &[f32] = &[-16.00, -15.50, -16.50, 15.50, 15.00, 16.00, -15.00, 14.50];
 
 /// Splits 32 codes of 5 bits into the fifth bits and the lower 4.
 #[inline(always)]
@@ -41,23 +46,34 @@ impl BlockQ5_0 {
     pub const fn qh(&self) -> u32 {
         u32::from_le_bytes(self.qh)
     }
-
-    /// Gives the value furthest from zero the code -16.
-    pub fn quantize(x: &[f32; 32]) -> Self {
-        let d = furthest(x) / -16.0;
-        let id = inverse(d);
-        let (qh, qs) = pack(x.map(|x| ((x * id + 16.5) as i8).min(31) as u8));
-        BlockQ5_0 { d: f16_bytes(d), qh, qs }
-    }
 }
 
 impl Block for BlockQ5_0 {
     const TYPE: GgmlType = GgmlType::Q5_0;
     const WIDE: &'static [Wide] = &[Wide::half(0), Wide { offset: 2, width: 4, count: 1 }];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockQ5_0 {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let values = legacy::values(x, importance);
+        let search = Centred { cpu, least: -16.0, most: 15.0, starts: STARTS };
+        let scale = search.halves(&values);
+        let codes = code_bytes(&search.codes(&values, scale), 16.0);
+        for ((out, codes), d) in out.iter_mut().zip(codes).zip(scale.array()) {
+            let d = f16_field(d);
+            let (qh, qs) = pack(codes);
+            *out = BlockQ5_0 { d, qh, qs };
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::q5_0::pack;
-use super::{
-    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, inverse, range,
-};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::affine::Affine;
+use crate::quantize::lanes::{Cpu, code_bytes, f16_field};
+use crate::quantize::{GROUP, Search, legacy};
 
 /// 32 weights in 24 bytes.
 #[repr(C)]
@@ -40,25 +42,36 @@ impl BlockQ5_1 {
     pub const fn qh(&self) -> u32 {
         u32::from_le_bytes(self.qh)
     }
-
-    /// Spreads the codes evenly from the smallest value to the largest.
-    pub fn quantize(x: &[f32; 32]) -> Self {
-        let (min, max) = range(x);
-        let d = (max - min) / 31.0;
-        let id = inverse(d);
-        let (qh, qs) = pack(x.map(|x| ((x - min) * id + 0.5) as u8));
-        BlockQ5_1 { d: f16_bytes(d), m: f16_bytes(min), qh, qs }
-    }
 }
 
 impl Block for BlockQ5_1 {
     const TYPE: GgmlType = GgmlType::Q5_1;
     const WIDE: &'static [Wide] =
         &[Wide::half(0), Wide::half(2), Wide { offset: 4, width: 4, count: 1 }];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockQ5_1 {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let values = legacy::values(x, importance);
+        let search = Affine { cpu, top: 31.0, most: 0.0 };
+        let grid = search.halves(&values);
+        let codes = code_bytes(&search.codes(&values, &grid), 0.0);
+        let scales = grid.scale.array().into_iter().zip(grid.min.array());
+        for ((out, codes), (d, m)) in out.iter_mut().zip(codes).zip(scales) {
+            let (d, m) = (f16_field(d), f16_field(m));
+            let (qh, qs) = pack(codes);
+            *out = BlockQ5_1 { d, m, qh, qs };
+        }
     }
 }
 

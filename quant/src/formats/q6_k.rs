@@ -2,11 +2,20 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::k_search::{ALL_ZERO, codes_for, nearest_int, search_centred};
-use super::{
-    Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, furthest,
-};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::centred::{Centred, Scales};
+use crate::quantize::lanes::{Cpu, Values, code_byte, code_bytes, f16_field};
+use crate::quantize::weights::k_weights;
+use crate::quantize::{GROUP, Search};
+
+/// See [`Centred::starts`].
+const STARTS: &[f32] = &[-32.0, -31.6, -32.4, -31.2, 31.4, 31.0, 30.6];
+
+/// The scales of a superblock.
+const SCALES: Scales =
+    Scales { least: -128.0, most: 127.0, starts: &[-128.0, -127.5, 127.0], steps: &[-1.0, 1.0] };
 
 /// 256 weights in 210 bytes.
 #[repr(C)]
@@ -30,45 +39,42 @@ impl BlockQ6K {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
-
-    /// Searches a scale for each 16 values, each weighted by its square; the one furthest from
-    /// zero becomes -128.
-    pub fn quantize(x: &[f32; 256]) -> Self {
-        let (parts, _) = x.as_chunks::<16>();
-        let (mut found, mut codes) = ([0.0; 16], [[0; 16]; 16]);
-        for j in 0..16 {
-            (found[j], codes[j]) = search_centred(&parts[j]);
-        }
-        let far = furthest(&found);
-        let mut block = BlockQ6K::zeroed();
-        if far.abs() < ALL_ZERO {
-            return block;
-        }
-        let iscale = -128.0 / far;
-        block.d = f16_bytes(1.0 / iscale);
-        for j in 0..16 {
-            block.scales[j] = nearest_int(iscale * found[j]).min(127) as i8;
-            let d = block.d() * f32::from(block.scales[j]);
-            if d != 0.0 {
-                codes[j] = codes_for(&parts[j], d, 0.0, -32..=31).map(|l| (l + 32) as u8);
-            }
-        }
-        for (i, code) in codes.as_flattened().iter().enumerate() {
-            let (n, j, l) = (i / 128, i / 32 % 4, i % 32);
-            block.ql[64 * n + 32 * (j % 2) + l] |= (code & 0xf) << (4 * (j / 2));
-            block.qh[32 * n + l] |= (code >> 4) << (2 * j);
-        }
-        block
-    }
 }
 
 impl Block for BlockQ6K {
     const TYPE: GgmlType = GgmlType::Q6_K;
     const WIDE: &'static [Wide] = &[Wide::half(208)];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+impl Search for BlockQ6K {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let weights = k_weights(x, importance);
+        let parts = x.chunks_exact(256).zip(weights.chunks_exact(256));
+        for (out, (x, weights)) in out.iter_mut().zip(parts) {
+            let values = Values::<16>::new(x, weights);
+            let search = Centred { cpu, least: -32.0, most: 31.0, starts: STARTS };
+            let found = search.integers(&values, &SCALES);
+            let codes = code_bytes(&search.codes(&values, found.d * found.scale), 32.0);
+            let mut block = BlockQ6K::zeroed();
+            block.d = f16_field(found.d.array()[0]);
+            block.scales = found.scale.array().map(|s| code_byte(s) as i8);
+            for (i, code) in codes.as_flattened().iter().enumerate() {
+                let (n, j, l) = (i / 128, i / 32 % 4, i % 32);
+                block.ql[64 * n + 32 * (j % 2) + l] |= (code & 0xf) << (4 * (j / 2));
+                block.qh[32 * n + l] |= (code >> 4) << (2 * j);
+            }
+            *out = block;
+        }
     }
 }
 

@@ -2,8 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, IntBlock, Unit, Wide, block_values, dequantize_units, f16, f16_bytes, inverse};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, f16_bytes, inverse};
 use crate::GgmlType;
+use crate::lanes::Lanes;
+use crate::quantize::lanes::{Cpu, F16_MAX, code_byte, round_half_away};
+use crate::quantize::{GROUP, Search};
 
 /// 32 weights in 34 bytes.
 #[repr(C)]
@@ -22,22 +25,46 @@ impl BlockQ8_0 {
         f16(self.d)
     }
 
-    /// Gives the value furthest from zero the code 127 or -127.
-    pub fn quantize(x: &[f32; 32]) -> Self {
-        let amax = x.iter().fold(0.0f32, |amax, x| if amax > x.abs() { amax } else { x.abs() });
-        let d = amax / 127.0;
+    /// Gives the value furthest from zero the code 127 or -127, and rounds the others, half away
+    /// from zero: ggml's rule and bits, but that a scale beyond the range of f16 is its largest.
+    #[inline(always)]
+    fn quantize(x: &[f32; 32]) -> Self {
+        let mut max = [0.0f32; 8];
+        for (i, x) in x.iter().enumerate() {
+            max[i % 8] = if max[i % 8] > x.abs() { max[i % 8] } else { x.abs() };
+        }
+        let d = max.into_iter().fold(0.0, |a, b| if a > b { a } else { b }) / 127.0;
         let id = inverse(d);
-        BlockQ8_0 { d: f16_bytes(d), qs: x.map(|x| (x * id).round() as i8) }
+        let mut qs = [0; 32];
+        for (q, x) in qs.iter_mut().zip(x) {
+            *q = code_byte(round_half_away(x * id)) as i8;
+        }
+        BlockQ8_0 { d: f16_bytes(if d < F16_MAX { d } else { F16_MAX }), qs }
     }
 }
 
 impl Block for BlockQ8_0 {
     const TYPE: GgmlType = GgmlType::Q8_0;
     const WIDE: &'static [Wide] = &[Wide::half(0)];
-    const QUANTIZE: Option<fn(&[f32]) -> Self> = Some(|x| Self::quantize(block_values(x)));
 
     fn dequantize(&self, out: &mut [f32]) {
         dequantize_units(self, out);
+    }
+}
+
+/// No search: what these bits could gain is far below what any other step of a model loses.
+impl Search for BlockQ8_0 {
+    #[inline(always)]
+    fn search<L: Lanes>(
+        _cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        _importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    ) {
+        let (blocks, _) = x.as_chunks();
+        for (out, x) in out.iter_mut().zip(blocks) {
+            *out = Self::quantize(x);
+        }
     }
 }
 

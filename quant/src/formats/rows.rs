@@ -23,6 +23,15 @@ pub enum RowError {
         /// Values given.
         values: usize,
     },
+    /// The importances are not whole blocks, or the values not whole rows of them.
+    Importance {
+        /// The type of the row.
+        ty: GgmlType,
+        /// Importances given.
+        columns: usize,
+        /// Values given.
+        values: usize,
+    },
 }
 
 impl fmt::Display for RowError {
@@ -35,6 +44,12 @@ impl fmt::Display for RowError {
                 "{bytes} bytes are not {values} values of {ty}, which has {} values in {} bytes",
                 ty.block_len(),
                 ty.block_bytes()
+            ),
+            RowError::Importance { ty, columns, values } => write!(
+                f,
+                "{columns} importances are not those of the columns of {values} values of {ty}, \
+                 which has {} values in a block",
+                ty.block_len()
             ),
         }
     }

@@ -18,6 +18,21 @@ pub struct ModelArgs {
     /// A path, a name in the store, or hf:OWNER/REPO/FILE.gguf.
     #[arg(short, long, default_value = crate::catalog::DEFAULT)]
     pub model: String,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+impl ModelArgs {
+    /// Finds, or fetches, the model and loads it.
+    pub fn load(&self) -> anyhow::Result<Engine> {
+        self.engine.load(&self.model)
+    }
+}
+
+/// How to load a model.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub struct EngineArgs {
     /// Threads [default: physical cores, on Arm the big ones].
     #[arg(short, long)]
     pub threads: Option<usize>,
@@ -39,10 +54,10 @@ pub struct ModelArgs {
     pub mlock: bool,
 }
 
-impl ModelArgs {
-    /// Finds, or fetches, the model and loads it.
-    pub fn load(&self) -> anyhow::Result<Engine> {
-        self.load_file(GgufFile::open(store::resolve(&self.model)?)?)
+impl EngineArgs {
+    /// Finds, or fetches, a model and loads it.
+    pub fn load(&self, model: &str) -> anyhow::Result<Engine> {
+        self.load_file(GgufFile::open(store::resolve(model)?)?)
     }
 
     /// Loads a file that is open.
@@ -289,7 +304,7 @@ fn parse_order(text: &str) -> Result<Order, String> {
 }
 
 /// Bytes with a unit: `3500M`, `4G`, `1.5GiB`; a unit is a power of 1024.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size such as 3500M"))?;

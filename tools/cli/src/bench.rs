@@ -137,8 +137,8 @@ pub fn main(mut args: BenchArgs) -> anyhow::Result<()> {
     args.session.ctx = Some(args.session.ctx.unwrap_or(0).max(needed));
     let start = Instant::now();
     let engine = match (&args.shape, &args.save) {
-        (_, Some(path)) => args.model.load_file(GgufFile::open(path)?)?,
-        (Some(shape), None) => args.model.load_file(crate::shape::make(shape, &args.ty)?)?,
+        (_, Some(path)) => args.model.engine.load_file(GgufFile::open(path)?)?,
+        (Some(shape), None) => args.model.engine.load_file(crate::shape::make(shape, &args.ty)?)?,
         (None, None) => args.model.load()?,
     };
     let mut session = args.session.session(&engine)?;

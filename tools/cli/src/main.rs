@@ -6,10 +6,13 @@ mod bench_record;
 mod catalog;
 mod chat;
 mod check;
+mod chunks;
+mod compare;
 mod complete;
 mod download;
 mod ftype;
 mod hub;
+mod imatrix;
 mod inspect;
 mod logits;
 mod output;
@@ -17,10 +20,12 @@ mod perplexity;
 mod pip;
 mod process;
 mod prompt;
+mod quantize;
 mod run;
 mod shape;
 mod store;
 mod tokenize;
+mod writing;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -62,7 +67,10 @@ enum Command {
     Tokenize(tokenize::TokenizeArgs),
     Logits(logits::LogitsArgs),
     Perplexity(perplexity::PerplexityArgs),
+    Compare(compare::CompareArgs),
+    Imatrix(imatrix::ImatrixArgs),
     Bench(bench::BenchArgs),
+    Quantize(quantize::QuantizeArgs),
     Pull(store::PullArgs),
     List(store::ListArgs),
     Rm(store::RmArgs),
@@ -91,7 +99,10 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::main(args),
         Command::Logits(args) => logits::main(args),
         Command::Perplexity(args) => perplexity::main(args),
+        Command::Compare(args) => compare::main(args),
+        Command::Imatrix(args) => imatrix::main(args),
         Command::Bench(args) => bench::main(args),
+        Command::Quantize(args) => quantize::main(args),
         Command::Pull(args) => store::pull(args),
         Command::List(args) => store::list(args),
         Command::Rm(args) => store::remove(args),

@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use siskin::sampler::LogProbs;
-use siskin::tokenizer::EncodeOptions;
+use siskin_convert::compare::Mean;
 
-use crate::args::{ModelArgs, SessionArgs, read_text};
+use crate::args::{ModelArgs, SessionArgs};
+use crate::chunks::Chunks;
 use crate::output;
 
 /// Measures how well a model predicts a text: the lower, the better.
@@ -35,58 +34,30 @@ pub struct PerplexityArgs {
 
 pub fn main(mut args: PerplexityArgs) -> anyhow::Result<()> {
     let engine = args.model.load()?;
-    let tokenizer = engine.tokenizer();
-    let n_ctx = args.session.ctx.unwrap_or(512);
-    if n_ctx < 4 {
-        bail!("--ctx {n_ctx}: chunks of at least 4 tokens can be scored");
-    }
-    args.session.ctx = Some(n_ctx);
-    if args.chunks == Some(0) {
-        bail!("--chunks 0: nothing to score");
-    }
-    let text = read_text(&args.file)?;
-    let encode = EncodeOptions { add_special: true, parse_special: false };
-    let mut tokens = tokenizer.encode(&text, encode)?;
-    let n_chunks = (tokens.len() / n_ctx).min(args.chunks.unwrap_or(usize::MAX));
-    if n_chunks == 0 {
-        bail!(
-            "{} has {} tokens, less than one chunk of {n_ctx}",
-            args.file.display(),
-            tokens.len()
-        );
-    }
+    let chunks = Chunks::new(&args.file, engine.tokenizer(), &mut args.session, args.chunks)?;
     let mut session = args.session.session(&engine)?;
     let logprobs = LogProbs::new(engine.hparams().n_vocab)?;
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} chunks, {eta} left {msg}")?;
-    let bar = ProgressBar::new(n_chunks as u64).with_style(style);
-    let (mut sum, mut squares, mut count) = (0.0f64, 0.0f64, 0u64);
-    for chunk in tokens.chunks_exact_mut(n_ctx).take(n_chunks) {
-        if let (true, Some(bos)) = (tokenizer.add_bos(), tokenizer.bos()) {
-            chunk[0] = bos;
-        }
+    let bar = chunks.progress()?;
+    let mut nll = Mean::default();
+    for chunk in chunks.iter() {
         session.rewind(0);
-        let first = n_ctx / 2;
+        let first = chunks.scored_from();
         // Nothing follows the last token that could be scored. In models with a large vocabulary,
         // logits cost as much as the layers.
         session.prefill(&chunk[..first])?;
-        session.prefill_all(&chunk[first..n_ctx - 1], |pos, logits| {
-            let nll = -logprobs.of(logits, chunk[pos + 1]);
-            sum += nll;
-            squares += nll * nll;
-            count += 1;
+        session.prefill_all(&chunk[first..chunk.len() - 1], |pos, logits| {
+            nll.add(-logprobs.of(logits, chunk[pos + 1]));
             Ok(())
         })?;
         bar.inc(1);
-        bar.set_message(format!("ppl {:.4}", (sum / count as f64).exp()));
+        bar.set_message(format!("ppl {:.4}", nll.perplexity().0));
     }
     bar.finish_and_clear();
-    let mean = sum / count as f64;
-    let ppl = mean.exp();
-    let variance = squares / count as f64 - mean * mean;
-    let stderr = ppl * (variance.max(0.0) / (count.max(2) - 1) as f64).sqrt();
+    let (ppl, stderr) = nll.perplexity();
+    let (n_chunks, n_ctx) = (chunks.iter().len(), chunks.n_ctx());
     if args.json {
         return output::json(&serde_json::json!({
-            "ppl": ppl, "stderr": stderr, "chunks": n_chunks, "ctx": n_ctx, "tokens": count,
+            "ppl": ppl, "stderr": stderr, "chunks": n_chunks, "ctx": n_ctx, "tokens": nll.n(),
         }));
     }
     output::print(&format!("perplexity {ppl:.4} +/- {stderr:.4} ({n_chunks} chunks of {n_ctx})\n"))

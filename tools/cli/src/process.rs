@@ -70,6 +70,11 @@ pub fn handle_interrupts() -> anyhow::Result<()> {
     Ok(result?)
 }
 
+/// True if Ctrl-C was pressed since [`handle_interrupts`].
+pub fn interrupted() -> bool {
+    PRESSED.load(Ordering::Relaxed)
+}
+
 /// The most memory this process has had resident, in bytes, where the system tells.
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -7,8 +7,10 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use siskin::GgmlType;
 use siskin::gguf::{Builder, GgufFile, Writer};
-use siskin_quant::formats;
-use siskin_quant::types::Act;
+use siskin_convert::mix::{self, Mix};
+use siskin_convert::plan::weight_type;
+use siskin_convert::{FILE_TYPES, Facts, FileType, TensorDesc};
+use siskin_quant::table::KernelTable;
 
 /// The sizes of a Llama model.
 struct Shape {
@@ -66,50 +68,16 @@ const SHAPES: [Shape; 4] = [
     },
 ];
 
-/// The mixes, which give some tensors more bits than the rest.
-const MIXES: [&str; 5] = ["q3_k_m", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m"];
-
-/// The types of a mix: of the output matrix, of values and of the down projection, where some
-/// layers get more bits, and of the rest.
-fn types(name: &str) -> anyhow::Result<(GgmlType, GgmlType, GgmlType)> {
-    let lower = name.to_ascii_lowercase();
-    Ok(match lower.as_str() {
-        "q4_k_m" | "q4_k_s" => (GgmlType::Q6_K, GgmlType::Q6_K, GgmlType::Q4_K),
-        "q5_k_m" | "q5_k_s" => (GgmlType::Q6_K, GgmlType::Q6_K, GgmlType::Q5_K),
-        "q3_k_m" => (GgmlType::Q6_K, GgmlType::Q5_K, GgmlType::Q3_K),
-        other => {
-            let ty = GgmlType::from_name(other).filter(|ty| ty.info().act != Act::None);
-            let ty = ty.with_context(|| {
-                let types = GgmlType::ALL.iter().filter(|ty| ty.info().act != Act::None);
-                let types: Vec<_> = types.map(|ty| ty.name().to_ascii_lowercase()).collect();
-                format!("--type {name}: one of {}, {}", MIXES.join(", "), types.join(", "))
-            })?;
-            let output = if ty.block_len() == 256 { GgmlType::Q6_K } else { ty };
-            (output, ty, ty)
-        }
-    })
-}
-
-/// The type that takes the place of `ty` where rows of `cols` are not whole blocks of it, as in
-/// llama.cpp: one with smaller blocks and no fewer bits, or F16.
-fn fitting(ty: GgmlType, cols: u64) -> GgmlType {
-    let fits = |ty: GgmlType| cols.is_multiple_of(ty.block_len() as u64);
-    if fits(ty) {
-        return ty;
+/// The file type with a name: a mix, or all tensors of a type that no file type is named after.
+fn file_type(name: &str) -> anyhow::Result<FileType> {
+    if let Some(known) = FileType::from_name(name) {
+        return Ok(*known);
     }
-    let smaller = match ty {
-        GgmlType::Q1_0
-        | GgmlType::Q2_0
-        | GgmlType::TQ1_0
-        | GgmlType::TQ2_0
-        | GgmlType::Q2_K
-        | GgmlType::Q3_K => GgmlType::Q4_0,
-        GgmlType::Q4_K => GgmlType::Q5_0,
-        GgmlType::Q5_K => GgmlType::Q5_1,
-        GgmlType::Q6_K | GgmlType::NVFP4 => GgmlType::Q8_0,
-        _ => GgmlType::IQ4_NL,
-    };
-    if fits(smaller) { smaller } else { GgmlType::F16 }
+    let ty = weight_type(name).with_context(|| {
+        let names: Vec<_> = FILE_TYPES.iter().map(|t| t.name.to_ascii_lowercase()).collect();
+        format!("--type {name}: no file type ({})", names.join(", "))
+    })?;
+    Ok(FileType { name: ty.name(), number: 0, label: ty.name(), base: ty, about: "" })
 }
 
 /// Rows of random weights of a type, a number of bytes that repeats.
@@ -124,10 +92,12 @@ fn pattern(ty: GgmlType, cols: usize) -> anyhow::Result<Vec<u8>> {
         state
     };
     let mut row = vec![0u8; bytes];
-    if formats::can_quantize(ty) {
+    // The bytes are the same at every level.
+    let table = KernelTable::detect().map_err(anyhow::Error::msg)?;
+    if table.can_quantize(ty) {
         let values: Vec<f32> =
             (0..cols).map(|_| random() as f32 / u32::MAX as f32 * 0.1 - 0.05).collect();
-        formats::quantize_row(ty, &values, &mut row)?;
+        table.quantize(ty, &values, None, &mut row)?;
     } else {
         // Small bytes: whatever field they are, the values stay finite.
         row.iter_mut().for_each(|b| *b = (random() % 0x30) as u8);
@@ -148,16 +118,13 @@ pub fn save(shape: &str, ty: &str, path: &Path) -> anyhow::Result<()> {
     Ok(fill(builder.create(path)?, &tensors)?.commit()?)
 }
 
-/// A tensor's name, type and shape.
-type Tensor = (String, GgmlType, Vec<u64>);
-
 /// The model's metadata and tensors.
-fn describe(shape: &str, ty: &str) -> anyhow::Result<(Builder, Vec<Tensor>)> {
+fn describe(shape: &str, ty: &str) -> anyhow::Result<(Builder, Vec<TensorDesc>)> {
     let Some(s) = SHAPES.iter().find(|s| s.name == shape) else {
         let names: Vec<_> = SHAPES.iter().map(|s| s.name).collect();
         bail!("--shape {shape}: one of {}", names.join(", "));
     };
-    let (output, more, rest) = types(ty)?;
+    let file = file_type(ty)?;
     let mut b = Builder::new();
     b.put("general.architecture", "llama")?;
     b.put("general.name", format!("{shape} {ty}, random weights").as_str())?;
@@ -180,43 +147,50 @@ fn describe(shape: &str, ty: &str) -> anyhow::Result<(Builder, Vec<Tensor>)> {
     b.put("tokenizer.ggml.merges", &["t 0"][..])?;
 
     let kv = s.n_embd / u64::from(s.n_head) * u64::from(s.n_head_kv);
-    let mut tensors: Vec<Tensor> = Vec::new();
-    let mut matrix = |name: String, ty, cols, rows| {
-        tensors.push((name, fitting(ty, cols), vec![cols, rows]));
+    let mut tensors = Vec::new();
+    let mut tensor = |name: String, shape: Vec<u64>| {
+        tensors.push(TensorDesc { name, shape, ty: GgmlType::F32 });
     };
-    matrix("token_embd.weight".into(), if s.tied { output } else { rest }, s.n_embd, s.n_vocab);
+    tensor("token_embd.weight".into(), vec![s.n_embd, s.n_vocab]);
     if !s.tied {
-        matrix("output.weight".into(), output, s.n_embd, s.n_vocab);
+        tensor("output.weight".into(), vec![s.n_embd, s.n_vocab]);
     }
     for l in 0..s.n_layer {
-        // The layers that a mix gives more bits: the first and last eighth, and every third.
-        let eighth = s.n_layer / 8;
-        let large = l < eighth || l >= s.n_layer - eighth || (l - eighth) % 3 == 2;
-        let better = if large { more } else { rest };
         let name = |part: &str| format!("blk.{l}.{part}.weight");
-        matrix(name("attn_q"), rest, s.n_embd, s.n_embd);
-        matrix(name("attn_k"), rest, s.n_embd, kv);
-        matrix(name("attn_v"), better, s.n_embd, kv);
-        matrix(name("attn_output"), rest, s.n_embd, s.n_embd);
-        matrix(name("ffn_gate"), rest, s.n_embd, s.n_ff);
-        matrix(name("ffn_up"), rest, s.n_embd, s.n_ff);
-        matrix(name("ffn_down"), better, s.n_ff, s.n_embd);
+        tensor(name("attn_norm"), vec![s.n_embd]);
+        tensor(name("attn_q"), vec![s.n_embd, s.n_embd]);
+        tensor(name("attn_k"), vec![s.n_embd, kv]);
+        tensor(name("attn_v"), vec![s.n_embd, kv]);
+        tensor(name("attn_output"), vec![s.n_embd, s.n_embd]);
+        tensor(name("ffn_norm"), vec![s.n_embd]);
+        tensor(name("ffn_gate"), vec![s.n_embd, s.n_ff]);
+        tensor(name("ffn_up"), vec![s.n_embd, s.n_ff]);
+        tensor(name("ffn_down"), vec![s.n_ff, s.n_embd]);
     }
-    for l in 0..s.n_layer {
-        for part in ["attn_norm", "ffn_norm"] {
-            tensors.push((format!("blk.{l}.{part}.weight"), GgmlType::F32, vec![s.n_embd]));
-        }
-    }
-    tensors.push(("output_norm.weight".into(), GgmlType::F32, vec![s.n_embd]));
-    for (name, ty, shape) in &tensors {
-        b.tensor(name, *ty, shape)?;
+    tensor("output_norm.weight".into(), vec![s.n_embd]);
+    let facts = Facts {
+        arch: "llama".into(),
+        n_layer: s.n_layer as usize,
+        n_head: s.n_head as usize,
+        n_head_kv: s.n_head_kv as usize,
+        n_expert: 0,
+    };
+    let mix = Mix::new(&file, &tensors, &facts, false);
+    let types = tensors.iter().map(|t| match mix::is_quantized(t) {
+        true => mix::fitting(mix.choose(t), t.cols()),
+        false => GgmlType::F32,
+    });
+    let types: Vec<_> = types.collect();
+    for (tensor, ty) in tensors.iter_mut().zip(types) {
+        tensor.ty = ty;
+        b.tensor(&tensor.name, ty, &tensor.shape)?;
     }
     Ok((b, tensors))
 }
 
 /// Writes the tensors' values.
-fn fill<W: Write>(mut writer: Writer<W>, tensors: &[Tensor]) -> anyhow::Result<Writer<W>> {
-    for (_, ty, shape) in tensors {
+fn fill<W: Write>(mut writer: Writer<W>, tensors: &[TensorDesc]) -> anyhow::Result<Writer<W>> {
+    for TensorDesc { ty, shape, .. } in tensors {
         let row = if shape.len() == 1 {
             std::iter::repeat_n(1f32.to_le_bytes(), shape[0] as usize).flatten().collect()
         } else {
@@ -231,6 +205,8 @@ fn fill<W: Write>(mut writer: Writer<W>, tensors: &[Tensor]) -> anyhow::Result<W
 
 #[cfg(test)]
 mod tests {
+    use siskin_quant::types::Act;
+
     use super::*;
 
     fn weight_types() -> impl Iterator<Item = &'static str> {
@@ -239,25 +215,23 @@ mod tests {
 
     #[test]
     fn every_shape_can_be_made_of_every_type_and_mix() {
+        let files = FILE_TYPES.iter().map(|t| t.name);
+        let names: Vec<_> = weight_types().chain(files).collect();
         for shape in &SHAPES {
-            for ty in weight_types().chain(MIXES) {
+            for ty in &names {
                 let (_, tensors) = describe(shape.name, ty)
                     .unwrap_or_else(|error| panic!("{} {ty}: {error}", shape.name));
-                for (name, ty, dims) in tensors {
-                    let cols = dims[0] as usize;
-                    assert!(ty.row_bytes(cols).is_some(), "{} {name}: {ty}", shape.name);
+                for t in tensors {
+                    assert!(
+                        t.ty.row_bytes(t.cols()).is_some(),
+                        "{} {}: {}",
+                        shape.name,
+                        t.name,
+                        t.ty
+                    );
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_type_that_does_not_fit_is_replaced_as_in_llama_cpp() {
-        assert_eq!(fitting(GgmlType::Q4_K, 2048), GgmlType::Q4_K);
-        assert_eq!(fitting(GgmlType::Q4_K, 576), GgmlType::Q5_0);
-        assert_eq!(fitting(GgmlType::Q6_K, 576), GgmlType::Q8_0);
-        assert_eq!(fitting(GgmlType::IQ3_S, 576), GgmlType::IQ4_NL);
-        assert_eq!(fitting(GgmlType::Q4_K, 50), GgmlType::F16);
     }
 
     #[test]

@@ -5,8 +5,21 @@
 #![deny(unsafe_code)]
 
 pub mod checkpoint;
+pub mod compare;
 mod error;
+mod file_type;
+mod gguf_source;
+pub mod imatrix;
+pub mod mix;
+pub mod plan;
 pub mod source;
+pub mod write;
 
+pub use checkpoint::{Checkpoint, ConvertOptions};
 pub use error::{Error, Result};
+pub use file_type::{FILE_TYPES, FileType};
+pub use gguf_source::GgufSource;
+pub use imatrix::Imatrix;
+pub use plan::{Plan, PlanOptions, TensorRule};
 pub use source::{Facts, Source, TensorDesc};
+pub use write::{Key, Progress, WriteOptions, Written};

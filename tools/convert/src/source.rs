@@ -82,12 +82,14 @@ pub trait Source: Sync {
     /// The rows cannot be read.
     fn read(&self, tensor: usize, rows: Range<u64>, out: &mut [f32]) -> Result<()>;
 
-    /// The bytes of some rows in the type that [`TensorDesc::ty`] names, little-endian, where the
-    /// source has them so; `None` if they must be computed from the values.
+    /// The bytes of some rows of a tensor that is quantized already, in the type that
+    /// [`TensorDesc::ty`] names, little-endian; `None` where there are only values.
     ///
     /// # Errors
     /// The rows cannot be read.
-    fn raw(&self, tensor: usize, rows: Range<u64>) -> Result<Option<Cow<'_, [u8]>>>;
+    fn raw(&self, _tensor: usize, _rows: Range<u64>) -> Result<Option<Cow<'_, [u8]>>> {
+        Ok(None)
+    }
 
     /// Told when a tensor has been read, so that its pages can be given back.
     fn done(&self, _tensor: usize) {}

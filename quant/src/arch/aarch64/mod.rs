@@ -7,6 +7,7 @@ mod simd;
 use crate::features::CpuFeatures;
 use crate::generic::instantiate_gemm;
 use crate::ops::instantiate_ops;
+use crate::quantize::instantiate_quantize;
 use crate::table::Level;
 
 use dot::{Mla, Sdot, Smmla};
@@ -21,6 +22,7 @@ pub const LEVELS: &[Level] = &[
         install: |table| {
             table.set_ops(ops_neon::OPS);
             gemm_neon::install(table);
+            quantize_neon::install(table);
         },
     },
     Level {
@@ -47,3 +49,4 @@ instantiate_gemm!(
     super::Neon<super::Smmla>,
     #[target_feature(enable = "neon,dotprod,i8mm")]
 );
+instantiate_quantize!(quantize_neon, super::Neon<super::Mla>, #[target_feature(enable = "neon")]);

@@ -7,6 +7,7 @@ mod lanes;
 use crate::features::CpuFeatures;
 use crate::generic::instantiate_gemm;
 use crate::ops::instantiate_ops;
+use crate::quantize::instantiate_quantize;
 use crate::table::Level;
 
 use lanes::{Avx2, Avx512, EVEX, MADD, VEX};
@@ -20,6 +21,7 @@ pub const LEVELS: &[Level] = &[
         install: |table| {
             table.set_ops(ops_avx2::OPS);
             gemm_avx2::install(table);
+            quantize_avx2::install(table);
         },
     },
     Level {
@@ -40,6 +42,7 @@ pub const LEVELS: &[Level] = &[
         install: |table| {
             table.set_ops(ops_avx512::OPS);
             gemm_avx512::install(table);
+            quantize_avx512::install(table);
         },
     },
 ];
@@ -63,6 +66,16 @@ instantiate_gemm!(
 );
 instantiate_gemm!(
     gemm_avx512,
+    super::Avx512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+);
+instantiate_quantize!(
+    quantize_avx2,
+    super::Avx2<{ super::MADD }>,
+    #[target_feature(enable = "avx2,fma,f16c")]
+);
+instantiate_quantize!(
+    quantize_avx512,
     super::Avx512,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 );

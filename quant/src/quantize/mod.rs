@@ -1,0 +1,163 @@
+//! Quantizers that search: for each block the scales, minimums and codes with a small error, each
+//! value weighted by how much it matters.
+//!
+//! A format implements [`Search`], in one body of safe code over fixed arrays, and has a row in
+//! `for_each_search!`. Each level compiles the bodies for its instructions; the bits are the same
+//! at every level, since a body works on 16 sub-blocks side by side (a lane is a sub-block, never
+//! a part of one), and nothing is fused, reassociated or taken from a mathematical library.
+
+pub mod affine;
+pub mod centred;
+pub mod lanes;
+pub mod legacy;
+pub mod scale_min;
+pub mod weights;
+pub static MODE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+pub fn mode() -> u32 {
+    MODE.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+use bytemuck::try_cast_slice_mut;
+
+use crate::formats::Block;
+use crate::lanes::Lanes;
+use lanes::Cpu;
+
+/// Values that are searched together: whole blocks of every format.
+pub const GROUP: usize = 512;
+
+/// Values further from zero are taken for this: more than any format can hold, little enough that
+/// fourth powers can be summed.
+const MAX_VALUE: f32 = 3e8;
+
+/// The least weight of a value beside the greatest of its block, so that none is divided by zero.
+const MIN_IMPORTANCE: f32 = 1e-7;
+
+/// A quantizer: the values of whole rows, the importance of each column, the rows' bytes.
+///
+/// # Safety
+/// The CPU has what the level needs that the function was installed for.
+pub type QuantizeFn = unsafe fn(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]);
+
+/// A format with a quantizer that searches.
+pub trait Search: Block {
+    /// Quantizes the first `out.len()` blocks of the values, at least one.
+    ///
+    /// The bits of a block depend on its own values and importances only. No value is NaN or
+    /// beyond ±3e8. Importances are within 1e-7 to 1, the greatest of a block being 1; without, the
+    /// format chooses its weights.
+    fn search<L: Lanes>(
+        cpu: Cpu<L>,
+        x: &[f32; GROUP],
+        importance: Option<&[f32; GROUP]>,
+        out: &mut [Self],
+    );
+}
+
+/// Quantizes rows by the search of `B`. See [`QuantizeFn`].
+///
+/// The values are as many as the bytes hold, in whole blocks; those are multiples of the number of
+/// importances, which is not zero.
+#[inline(always)]
+pub fn rows<L: Lanes, B: Search>(
+    cpu: Cpu<L>,
+    x: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) {
+    // A block has the alignment of a byte, and the length is whole blocks: the cast cannot fail.
+    let blocks: &mut [B] = try_cast_slice_mut(out).unwrap_or(&mut []);
+    let (mut values, mut weights) = ([0.0; GROUP], [0.0; GROUP]);
+    // The next value's place in its row.
+    let mut column = 0;
+    for (blocks, x) in blocks.chunks_mut(GROUP / B::LEN).zip(x.chunks(GROUP)) {
+        for (value, x) in values.iter_mut().zip(x) {
+            let x = if *x < MAX_VALUE { *x } else { MAX_VALUE };
+            *value = if x > -MAX_VALUE { x } else { -MAX_VALUE };
+        }
+        values[x.len()..].fill(0.0);
+        let Some(importance) = importance else {
+            B::search(cpu, &values, None, blocks);
+            continue;
+        };
+        for block in weights[..x.len()].chunks_exact_mut(B::LEN) {
+            let row = importance.get(column..column + B::LEN).unwrap_or(&[]);
+            relative(row, block);
+            column += B::LEN;
+            if column >= importance.len() {
+                column = 0;
+            }
+        }
+        B::search(cpu, &values, Some(&weights), blocks);
+    }
+}
+
+/// Importances relative to the greatest. Where all are zero, all are the same.
+#[inline(always)]
+fn relative(importance: &[f32], out: &mut [f32]) {
+    out.fill(1.0);
+    let greatest = importance.iter().fold(0.0, |max, i| if *i > max { *i } else { max });
+    if greatest > 0.0 && greatest.is_finite() {
+        for (out, i) in out.iter_mut().zip(importance) {
+            let i = i / greatest;
+            *out = if i > MIN_IMPORTANCE { i } else { MIN_IMPORTANCE };
+        }
+    }
+}
+
+/// The formats that implement [`Search`]: calls `$then! { [args] (Q4_0, BlockQ4_0) ... }`.
+macro_rules! for_each_search {
+    ($then:path [$($args:tt)*]) => {
+        $then! { [$($args)*]
+            (Q4_0, BlockQ4_0)
+            (Q4_1, BlockQ4_1)
+            (Q5_0, BlockQ5_0)
+            (Q5_1, BlockQ5_1)
+            (Q8_0, BlockQ8_0)
+            (Q2_K, BlockQ2K)
+            (Q3_K, BlockQ3K)
+            (Q4_K, BlockQ4K)
+            (Q5_K, BlockQ5K)
+            (Q6_K, BlockQ6K)
+        }
+    };
+}
+pub(crate) use for_each_search;
+
+macro_rules! install_search {
+    ([$table:ident, $quantize:ident] $( ($variant:ident, $block:ident) )*) => {
+        $( $table.set_quantize(
+            $crate::GgmlType::$variant,
+            $quantize::<$crate::formats::$block>,
+        ); )*
+    };
+}
+pub(crate) use install_search;
+
+/// Compiles the quantizers for a level: a module with a function `install`.
+macro_rules! instantiate_quantize {
+    ($module:ident, $lanes:ty, $(#[$attr:meta])*) => {
+        mod $module {
+            use $crate::quantize::Search;
+            use $crate::table::KernelTable;
+
+            $(#[$attr])*
+            unsafe fn quantize<B: Search>(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+                // SAFETY: the caller's promise.
+                let cpu = unsafe { $crate::quantize::lanes::Cpu::<$lanes>::new() };
+                $crate::quantize::rows::<$lanes, B>(cpu, x, importance, out);
+            }
+
+            /// Installs the quantizers.
+            pub fn install(table: &mut KernelTable) {
+                $crate::quantize::for_each_search! {
+                    $crate::quantize::install_search [table, quantize]
+                }
+            }
+        }
+    };
+}
+pub(crate) use instantiate_quantize;
+
+instantiate_quantize!(portable, crate::lanes::Portable,);
+pub(crate) use portable::install as install_portable;

@@ -1,0 +1,194 @@
+//! Importance matrices: how strongly each column of a matrix of weights is used, by which quantizers
+//! weigh their errors.
+//!
+//! The numbers are those of llama.cpp's `imatrix` tool: for each tensor, the sums over the tokens of
+//! a text of the squares of what its columns were multiplied with, and how many tokens that were.
+
+mod file;
+mod statistics;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use siskin::model::InputSums;
+
+pub use statistics::Statistics;
+
+use crate::{Error, Result};
+
+/// Tokens of a chunk where a file does not say: llama.cpp's default.
+pub const DEFAULT_CHUNK_SIZE: u32 = 512;
+
+/// What is known of one tensor. All sums are finite and none is negative.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    sums: Vec<f32>,
+    /// At least one; as many as divide the sums.
+    counts: Vec<u64>,
+}
+
+impl Entry {
+    /// Checks the numbers. The error is only the reason.
+    fn new(sums: Vec<f32>, counts: Vec<u64>) -> Result<Entry, String> {
+        let (n, matrices) = (sums.len(), counts.len());
+        if n == 0 || matrices == 0 || !n.is_multiple_of(matrices) {
+            return Err(format!("{n} sums of {matrices} matrices: no whole rows"));
+        }
+        match sums.iter().position(|x| !x.is_finite() || *x < 0.0) {
+            Some(at) => Err(format!("sum {at} is {}, not the sum of squares", sums[at])),
+            None => Ok(Entry { sums, counts }),
+        }
+    }
+
+    /// The sums of squares: of each column, of one matrix (expert) after the other.
+    pub fn sums(&self) -> &[f32] {
+        &self.sums
+    }
+
+    /// The tokens of each matrix (expert).
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// The mean squares, laid out as the sums: 1 where no token came by, as in llama.cpp.
+    pub fn means(&self) -> Vec<f32> {
+        let rows = self.sums.chunks_exact(self.sums.len() / self.counts.len());
+        let means = rows.zip(&self.counts).flat_map(|(row, count)| {
+            row.iter().map(|sum| if *count == 0 { 1.0 } else { sum / *count as f32 })
+        });
+        means.collect()
+    }
+
+    /// Adds another's. One count stands for all matrices where the other has more.
+    fn add(&mut self, other: &Entry) -> Result<(), String> {
+        let (a, b) = (self.sums.len(), other.sums.len());
+        if a != b {
+            return Err(format!("there are {b} sums, but {a} in what it is added to"));
+        }
+        let (a, b) = (self.counts.len(), other.counts.len());
+        if a != b && a != 1 && b != 1 {
+            return Err(format!("there are {b} counts, but {a} in what it is added to"));
+        }
+        let sums = self.sums.iter().zip(&other.sums).map(|(a, b)| a + b).collect();
+        let n = a.max(b);
+        let all = |counts: &[u64]| counts.iter().copied().cycle().take(n).collect::<Vec<_>>();
+        let counts = all(&self.counts).into_iter().zip(all(&other.counts));
+        *self = Entry::new(sums, counts.map(|(a, b)| a.saturating_add(b)).collect())?;
+        Ok(())
+    }
+}
+
+/// An importance matrix: what a file of llama.cpp's holds.
+///
+/// ```no_run
+/// use siskin_convert::Imatrix;
+///
+/// # fn main() -> siskin_convert::Result<()> {
+/// let imatrix = Imatrix::open("imatrix.gguf")?;
+/// if let Some(weights) = imatrix.importance("blk.0.ffn_down.weight", 1536)? {
+///     println!("the first column's: {}", weights[0]);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Imatrix {
+    path: PathBuf,
+    /// The files that the text came from.
+    pub datasets: Vec<String>,
+    chunk_size: u32,
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Imatrix {
+    /// One without entries, collected from chunks of `chunk_size` tokens. `path` is for messages.
+    pub fn new(path: impl Into<PathBuf>, chunk_size: u32) -> Imatrix {
+        let entries = BTreeMap::new();
+        Imatrix { path: path.into(), datasets: Vec::new(), chunk_size, entries }
+    }
+
+    /// Where it is from, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Tokens of a chunk; at least 1.
+    pub fn chunk_size(&self) -> u32 {
+        self.chunk_size.max(1)
+    }
+
+    /// How many chunks were seen, as llama.cpp counts them: by the entry with the most tokens.
+    pub fn chunk_count(&self) -> u32 {
+        let most = self.entries.values().flat_map(|e| &e.counts).max().copied().unwrap_or(0);
+        u32::try_from(most / u64::from(self.chunk_size())).unwrap_or(u32::MAX)
+    }
+
+    /// The entries, in the order of their names, which are those of the tensors.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (&str, &Entry)> {
+        self.entries.iter().map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// The mean squares of the columns of tensor `name`; `None` if nothing is known of it. `cols` is
+    /// how many there must be: the length of the tensor's rows, and of stacked experts of all their
+    /// rows, times their number. None is negative or NaN, and all can be 0.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if there are more or fewer.
+    pub fn importance(&self, name: &str, cols: usize) -> Result<Option<Vec<f32>>> {
+        let Some(entry) = self.entries.get(name) else { return Ok(None) };
+        if entry.sums.len() != cols {
+            let n = entry.sums.len();
+            let reason = format!("the importance matrix has {n} columns, the model {cols}");
+            return Err(self.wrong(name, reason));
+        }
+        Ok(Some(entry.means()))
+    }
+
+    /// Adds what a session collected.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a sum that is infinite or NaN, or does not fit what is there.
+    pub fn add_collected(&mut self, inputs: &[InputSums]) -> Result<()> {
+        for input in inputs {
+            let sums: Vec<f32> = input.sums.iter().map(|sum| *sum as f32).collect();
+            for name in &input.tensors {
+                self.add_entry(name, sums.clone(), vec![input.tokens])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the sums, counts and datasets of another.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`], with the other's path, for an entry that does not fit what is there.
+    pub fn merge(&mut self, other: &Imatrix) -> Result<()> {
+        for (name, entry) in &other.entries {
+            let added = match self.entries.get_mut(name) {
+                Some(own) => own.add(entry),
+                None => {
+                    self.entries.insert(name.clone(), entry.clone());
+                    Ok(())
+                }
+            };
+            added.map_err(|reason| other.wrong(name, reason))?;
+        }
+        self.datasets.extend_from_slice(&other.datasets);
+        Ok(())
+    }
+
+    fn add_entry(&mut self, name: &str, sums: Vec<f32>, counts: Vec<u64>) -> Result<()> {
+        let added = Entry::new(sums, counts).and_then(|entry| match self.entries.get_mut(name) {
+            Some(own) => own.add(&entry),
+            None => {
+                self.entries.insert(name.to_string(), entry);
+                Ok(())
+            }
+        });
+        added.map_err(|reason| self.wrong(name, reason))
+    }
+
+    fn wrong(&self, name: &str, reason: impl Into<String>) -> Error {
+        Error::tensor(&self.path, name, reason)
+    }
+}

@@ -1,0 +1,265 @@
+//! The type of every tensor of a file, decided before anything is written.
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use siskin::GgmlType;
+use siskin_quant::table::KernelTable;
+use siskin_quant::types::Act;
+
+use crate::file_type::FileType;
+use crate::mix::{self, Mix, Role};
+use crate::{Error, Imatrix, Result, Source, TensorDesc};
+
+/// A type for the tensors whose name a pattern finds: `ffn_down=q6_k`.
+#[derive(Clone, Debug)]
+pub struct TensorRule {
+    pattern: Regex,
+    ty: GgmlType,
+}
+
+/// The type with a name, if it is one of weights.
+///
+/// # Errors
+/// [`Error::Invalid`] with the names that there are.
+pub fn weight_type(name: &str) -> Result<GgmlType> {
+    let is_weight = |ty: &GgmlType| ty.info().act != Act::None;
+    GgmlType::from_name(name).filter(is_weight).ok_or_else(|| {
+        let names = GgmlType::ALL.iter().copied().filter(is_weight);
+        let names: Vec<_> = names.map(|ty| ty.name().to_ascii_lowercase()).collect();
+        Error::Invalid(format!("`{name}` is no type of weights; there are {}", names.join(", ")))
+    })
+}
+
+impl TensorRule {
+    /// Parses `PATTERN=TYPE`, where the pattern is a regular expression that is looked for anywhere
+    /// in the tensors' GGUF names.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] that says which part is wrong.
+    pub fn parse(text: &str) -> Result<TensorRule> {
+        let Some((pattern, ty)) = text.rsplit_once('=') else {
+            let reason = format!("`{text}` is not PATTERN=TYPE, such as ffn_down=q6_k");
+            return Err(Error::Invalid(reason));
+        };
+        let ty = weight_type(ty)?;
+        let pattern = Regex::new(pattern)
+            .map_err(|e| Error::Invalid(format!("`{pattern}` is no regular expression: {e}")))?;
+        Ok(TensorRule { pattern, ty })
+    }
+}
+
+/// How types are chosen.
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
+    /// The named type of the file.
+    pub file_type: &'static FileType,
+    /// Every matrix gets the file type's own type, without the mix.
+    pub pure: bool,
+    /// Types for tensors by name: the first that fits goes before the mix.
+    pub rules: Vec<TensorRule>,
+    /// The type of the output matrix.
+    pub output: Option<GgmlType>,
+    /// The type of the embeddings.
+    pub embedding: Option<GgmlType>,
+    /// There is an importance matrix.
+    pub imatrix: bool,
+    /// Tensors that are quantized already may be quantized to another type, which loses more.
+    pub requantize: bool,
+}
+
+impl PlanOptions {
+    /// The mix of a file type, and nothing else.
+    pub fn new(file_type: &'static FileType) -> PlanOptions {
+        PlanOptions {
+            file_type,
+            pure: false,
+            rules: Vec::new(),
+            output: None,
+            embedding: None,
+            imatrix: false,
+            requantize: false,
+        }
+    }
+}
+
+/// The types of a file that is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Of each tensor of the source, in its order.
+    pub types: Vec<GgmlType>,
+    /// What `general.file_type` says.
+    pub file_type: u32,
+    /// What was not as asked for, and why: a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// True if values of the type are exact, or are taken for exact.
+pub fn is_float(ty: GgmlType) -> bool {
+    ty.info().act == Act::F32
+}
+
+/// Tensors that are named in an error; the rest are counted.
+const SHOWN: usize = 5;
+
+/// Names, of many the first.
+fn some(names: &[String]) -> String {
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names[..names.len() - more].join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+impl Plan {
+    /// Chooses a type for every tensor of `source`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where a type cannot be written, quantized tensors would be quantized
+    /// again, a tensor needs an importance matrix and there is none, or a rule fits no tensor.
+    pub fn new(source: &dyn Source, options: &PlanOptions, table: &KernelTable) -> Result<Plan> {
+        let tensors = source.tensors();
+        let mix = Mix::new(options.file_type, tensors, source.facts(), options.imatrix);
+        // Rows of this length, that are no whole blocks of the first type: the second, so often.
+        let mut replaced: BTreeMap<(usize, GgmlType, GgmlType), usize> = BTreeMap::new();
+        let mut types = Vec::with_capacity(tensors.len());
+        for tensor in tensors {
+            let wanted = wanted(tensor, &mix, options);
+            let fitting = mix::fitting(wanted, tensor.cols());
+            if fitting != wanted {
+                *replaced.entry((tensor.cols(), wanted, fitting)).or_default() += 1;
+            }
+            types.push(fitting);
+        }
+        let unused = |rule: &&TensorRule| !tensors.iter().any(|t| rule.pattern.is_match(&t.name));
+        if let Some(rule) = options.rules.iter().find(unused) {
+            return Err(Error::Invalid(format!("no tensor's name has `{}` in it", rule.pattern)));
+        }
+        check(source, &types, options, table)?;
+        let note = |((cols, wanted, fitting), n)| {
+            let block = GgmlType::block_len(wanted);
+            format!(
+                "{n} tensors become {fitting}: rows of {cols} are no blocks of {block} ({wanted})"
+            )
+        };
+        let notes = replaced.into_iter().map(note).collect();
+        Ok(Plan { types, file_type: options.file_type.number, notes })
+    }
+
+    /// The importance of the columns of each tensor that is quantized, as
+    /// [`WriteOptions`](crate::WriteOptions) takes it; nothing for a tensor of which the matrix has
+    /// nothing.
+    ///
+    /// # Errors
+    /// The matrix is that of another model, or has nothing of a tensor that needs it.
+    pub fn importance(
+        &self,
+        tensors: &[TensorDesc],
+        imatrix: &Imatrix,
+    ) -> Result<Vec<Option<Vec<f32>>>> {
+        let file = FileType::from_number(self.file_type);
+        let mut known = 0;
+        let mut of = |tensor: &TensorDesc, ty: GgmlType| {
+            if !mix::is_quantized(tensor) || is_float(ty) {
+                return Ok(None);
+            }
+            let experts = tensor.shape.get(2).copied().unwrap_or(1) as usize;
+            let found = imatrix.importance(&tensor.name, tensor.cols() * experts)?;
+            known += usize::from(found.is_some());
+            let needed = file.is_some_and(|f| mix::needs_imatrix(Role::of(&tensor.name), ty, f));
+            if found.is_none() && needed {
+                let reason = format!("nothing is known of it, and {ty} needs that");
+                return Err(Error::tensor(imatrix.path(), &tensor.name, reason));
+            }
+            Ok(found)
+        };
+        let pairs = tensors.iter().zip(&self.types);
+        let all = pairs.map(|(tensor, ty)| of(tensor, *ty)).collect::<Result<Vec<_>>>()?;
+        if known == 0 && self.types.iter().any(|ty| !is_float(*ty)) {
+            let reason = "it knows none of the tensors to quantize: it is of another model";
+            return Err(Error::file(imatrix.path(), reason));
+        }
+        Ok(all)
+    }
+
+    /// Bytes of the tensors' data.
+    pub fn n_bytes(&self, tensors: &[TensorDesc]) -> u64 {
+        let bytes = |(tensor, ty): (&TensorDesc, &GgmlType)| n_bytes(tensor, *ty);
+        tensors.iter().zip(&self.types).map(bytes).sum()
+    }
+
+    /// Bits for each weight, vectors included.
+    pub fn bits_per_weight(&self, tensors: &[TensorDesc]) -> f64 {
+        let values: u64 = tensors.iter().map(TensorDesc::n_values).sum();
+        self.n_bytes(tensors) as f64 * 8.0 / values.max(1) as f64
+    }
+}
+
+/// Bytes of a tensor in a type whose blocks its rows are whole ones of.
+pub fn n_bytes(tensor: &TensorDesc, ty: GgmlType) -> u64 {
+    ty.row_bytes(tensor.cols()).unwrap_or(0) as u64 * tensor.rows()
+}
+
+/// The type that the options ask for.
+fn wanted(tensor: &TensorDesc, mix: &Mix<'_>, options: &PlanOptions) -> GgmlType {
+    let base = options.file_type.base;
+    if !mix::is_quantized(tensor) {
+        return tensor.ty;
+    }
+    let role = Role::of(&tensor.name);
+    let tied = role == Role::TokenEmbd && mix.tied();
+    match role {
+        Role::TokenEmbd if options.embedding.is_some() => return options.embedding.unwrap_or(base),
+        Role::Output if options.output.is_some() => return options.output.unwrap_or(base),
+        _ => {}
+    }
+    if let Some(rule) = options.rules.iter().find(|rule| rule.pattern.is_match(&tensor.name)) {
+        return rule.ty;
+    }
+    if tied && let Some(ty) = options.output {
+        return ty;
+    }
+    if options.pure || is_float(base) {
+        return base;
+    }
+    mix.choose(tensor)
+}
+
+/// Refuses what would be of no use.
+fn check(
+    source: &dyn Source,
+    types: &[GgmlType],
+    options: &PlanOptions,
+    table: &KernelTable,
+) -> Result<()> {
+    let pairs = || source.tensors().iter().zip(types.iter().copied());
+    let named = |found: &dyn Fn(&TensorDesc, GgmlType) -> bool| -> Vec<String> {
+        pairs()
+            .filter(|(t, ty)| found(t, *ty))
+            .map(|(t, ty)| format!("{} ({ty})", t.name))
+            .collect()
+    };
+    let unwritten = named(&|t, ty| ty != t.ty && !table.can_quantize(ty));
+    if !unwritten.is_empty() {
+        let reason = format!("there is no quantizer for {}", some(&unwritten));
+        return Err(Error::Invalid(reason));
+    }
+    let again = named(&|t, ty| ty != t.ty && !is_float(t.ty) && !is_float(ty));
+    if !again.is_empty() && !options.requantize {
+        return Err(Error::Invalid(format!(
+            "{} has tensors that are quantized already, and quantizing them again loses more than \
+             quantizing the original once: {}. Take the original, or allow it with \
+             --allow-requantize",
+            source.path().display(),
+            some(&again)
+        )));
+    }
+    let file = options.file_type;
+    let blind = named(&|t, ty| ty != t.ty && mix::needs_imatrix(Role::of(&t.name), ty, file));
+    if !blind.is_empty() && !options.imatrix {
+        return Err(Error::Invalid(format!(
+            "types this small need an importance matrix (--imatrix FILE; `siskin imatrix` makes \
+             one): {}",
+            some(&blind)
+        )));
+    }
+    Ok(())
+}

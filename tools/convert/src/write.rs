@@ -1,0 +1,360 @@
+//! Writing a file: slices of rows are read, quantized by all threads, and written in order while
+//! the next are computed. What is in memory is a few slices for each thread.
+
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use rayon::prelude::*;
+use siskin::GgmlType;
+use siskin::gguf::{AtomicFile, Builder, Writer, split_name};
+use siskin_quant::table::KernelTable;
+
+use crate::plan::{Plan, is_float, n_bytes};
+use crate::{Error, Result, Source, TensorDesc};
+
+/// Values in a slice, about: its f32 form stays in a core's cache.
+const SLICE: usize = 128 * 1024;
+/// Slices that are computed together, at most and for each thread.
+const WINDOW: usize = 128;
+const SLICES_PER_THREAD: usize = 8;
+
+/// The largest value that rounds to a finite f16.
+const F16_MAX: f32 = 65519.996;
+
+/// How a file is written.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// Threads; `None`: as many as there are cores.
+    pub threads: Option<usize>,
+    /// For each tensor the importance of its columns (of each expert's, one after another), or
+    /// `None`; empty if there is none for any.
+    pub importance: Vec<Option<Vec<f32>>>,
+    /// Keys to add.
+    pub keys: Vec<(String, Key)>,
+    /// Parts of at most this many bytes of data each, where a single tensor is not larger.
+    pub split: Option<u64>,
+    /// A file that is there already is replaced.
+    pub overwrite: bool,
+}
+
+/// The value of an added key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Key {
+    /// A number.
+    U32(u32),
+    /// Text.
+    Str(String),
+}
+
+/// How far the work is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Bytes of the source's tensors that are done.
+    pub done: u64,
+    /// All of them.
+    pub total: u64,
+    /// The tensor at hand.
+    pub tensor: &'a str,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The files.
+    pub paths: Vec<PathBuf>,
+    /// Their bytes, without the keys.
+    pub data_bytes: u64,
+}
+
+/// A few rows of a tensor.
+struct Slice {
+    tensor: usize,
+    rows: Range<u64>,
+    /// Bytes that they will have.
+    bytes: usize,
+}
+
+/// All slices in the order in which they are written. None has rows of two experts, whose columns
+/// have an importance of their own.
+fn slices(tensors: &[TensorDesc], types: &[GgmlType]) -> Vec<Slice> {
+    let mut slices = Vec::new();
+    for (tensor, (desc, ty)) in tensors.iter().zip(types).enumerate() {
+        let row_bytes = ty.row_bytes(desc.cols()).unwrap_or(0);
+        let matrix = desc.shape.get(1).copied().unwrap_or(1);
+        let step = (SLICE / desc.cols().max(1)).max(1) as u64;
+        let mut start = 0;
+        while start < desc.rows() {
+            let expert_end = (start / matrix + 1) * matrix;
+            let rows = start..(start + step).min(expert_end);
+            start = rows.end;
+            let bytes = (rows.end - rows.start) as usize * row_bytes;
+            slices.push(Slice { tensor, rows, bytes });
+        }
+    }
+    slices
+}
+
+/// What the threads share.
+struct Job<'a> {
+    source: &'a dyn Source,
+    table: &'a KernelTable,
+    types: &'a [GgmlType],
+    importance: &'a [Option<Vec<f32>>],
+}
+
+impl Job<'_> {
+    /// Computes the bytes of a slice.
+    fn slice(&self, slice: &Slice, values: &mut Vec<f32>, out: &mut [u8]) -> Result<()> {
+        let desc = &self.source.tensors()[slice.tensor];
+        let ty = self.types[slice.tensor];
+        let wrong = |reason: String| Error::tensor(self.source.path(), &desc.name, reason);
+        if ty == desc.ty && !is_float(ty) {
+            return match self.source.raw(slice.tensor, slice.rows.clone())? {
+                Some(bytes) if bytes.len() == out.len() => {
+                    out.copy_from_slice(&bytes);
+                    Ok(())
+                }
+                _ => Err(wrong(format!("it has no {ty} to copy"))),
+            };
+        }
+        let cols = desc.cols();
+        values.resize((slice.rows.end - slice.rows.start) as usize * cols, 0.0);
+        self.source.read(slice.tensor, slice.rows.clone(), values)?;
+        let at =
+            |i: usize| format!("row {}, column {}", slice.rows.start + (i / cols) as u64, i % cols);
+        if let Some(i) = not_finite(values) {
+            return Err(wrong(format!("the weight at {} is {}", at(i), values[i])));
+        }
+        if ty == GgmlType::F16
+            && let Some(i) = values.iter().position(|x| x.abs() > F16_MAX)
+        {
+            let reason = format!("the weight at {} is {}, too large for F16", at(i), values[i]);
+            return Err(wrong(reason + "; BF16 holds it"));
+        }
+        let importance = self.importance_of(desc, slice);
+        self.table.quantize(ty, values, importance, out).map_err(|e| wrong(e.to_string()))
+    }
+
+    /// The importance of the columns of a slice.
+    fn importance_of(&self, desc: &TensorDesc, slice: &Slice) -> Option<&[f32]> {
+        let all = self.importance.get(slice.tensor)?.as_deref()?;
+        let expert = slice.rows.start / desc.shape.get(1).copied().unwrap_or(1).max(1);
+        let start = if all.len() == desc.cols() { 0 } else { expert as usize * desc.cols() };
+        all.get(start..start + desc.cols())
+    }
+}
+
+/// Where the first value is that is no number.
+fn not_finite(x: &[f32]) -> Option<usize> {
+    let largest = x.iter().fold(0, |max: u32, x| max.max(x.to_bits() & 0x7fff_ffff));
+    if largest < f32::INFINITY.to_bits() {
+        return None;
+    }
+    x.iter().position(|x| !x.is_finite())
+}
+
+/// Writes `source` with the types of `plan` to `out`, or to parts named after it.
+///
+/// `progress` is told how far it is and can end it. Whatever goes wrong, what was at the target
+/// stays, and nothing is left beside it. The bytes depend on nothing but the source, the plan, and
+/// the importance and keys of the options; of `table`, all levels of which give the same, only the
+/// time does.
+///
+/// # Errors
+/// The source cannot be read or has a weight that is no number; the target exists or cannot be
+/// written; [`Error::Cancelled`].
+pub fn write(
+    source: &dyn Source,
+    plan: &Plan,
+    table: &KernelTable,
+    out: &Path,
+    options: &WriteOptions,
+    progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Written> {
+    let tensors = source.tensors();
+    let parts = Parts::new(source, plan, out, options)?;
+    let (paths, data_bytes) = (parts.paths.clone(), plan.n_bytes(tensors));
+    let slices = slices(tensors, &plan.types);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads.unwrap_or(0))
+        .build()
+        .map_err(|e| Error::Invalid(format!("threads cannot be started: {e}")))?;
+    let window = (SLICES_PER_THREAD * pool.current_num_threads()).min(WINDOW);
+    let job = Job { source, table, types: &plan.types, importance: &options.importance };
+    let source_bytes = |t: &TensorDesc| n_bytes(t, t.ty);
+    let total = tensors.iter().map(source_bytes).sum();
+
+    std::thread::scope(|scope| {
+        // One window is written while the next is computed, and a third waits.
+        let (filled, to_write) = sync_channel::<Filled<'_>>(1);
+        let (used, emptied) = sync_channel::<Vec<u8>>(3);
+        let writer = scope.spawn(move || parts.run(&to_write, &used));
+        let mut computed = || -> Result<()> {
+            let mut done = 0;
+            for group in slices.chunks(window) {
+                let mut bytes = emptied.try_recv().unwrap_or_default();
+                bytes.resize(group.iter().map(|s| s.bytes).sum(), 0);
+                pool.install(|| fill(&job, group, &mut bytes))?;
+                if filled.send(Filled { slices: group, bytes }).is_err() {
+                    // The writer has failed, and says why.
+                    return Ok(());
+                }
+                for slice in group {
+                    let tensor = &tensors[slice.tensor];
+                    done += (slice.rows.end - slice.rows.start) * source_bytes(tensor)
+                        / tensor.rows().max(1);
+                    if slice.rows.end == tensor.rows() {
+                        source.done(slice.tensor);
+                    }
+                }
+                let tensor = group.last().map_or("", |s| &tensors[s.tensor].name);
+                if progress(Progress { done, total, tensor }).is_break() {
+                    return Err(Error::Cancelled);
+                }
+            }
+            Ok(())
+        };
+        let computed = computed();
+        drop(filled);
+        let written = writer.join().map_err(|_| {
+            Error::Siskin(siskin::Error::Internal("the thread that writes panicked".into()))
+        })?;
+        // If computing failed, the writer has seen fewer tensors than it should: dropped, it
+        // removes what it wrote.
+        computed?;
+        written?.commit()
+    })?;
+    Ok(Written { paths, data_bytes })
+}
+
+/// Slices and their bytes, one after another.
+struct Filled<'a> {
+    slices: &'a [Slice],
+    bytes: Vec<u8>,
+}
+
+/// Computes the bytes of several slices; of several errors, the first slice's.
+fn fill(job: &Job<'_>, slices: &[Slice], bytes: &mut [u8]) -> Result<()> {
+    let mut rest = bytes;
+    let mut pairs = Vec::with_capacity(slices.len());
+    for slice in slices {
+        let (out, behind) = rest.split_at_mut(slice.bytes);
+        pairs.push((slice, out));
+        rest = behind;
+    }
+    let results: Vec<Result<()>> = pairs
+        .into_par_iter()
+        .with_max_len(1)
+        .map_init(Vec::new, |values, (slice, out)| job.slice(slice, values, out))
+        .collect();
+    results.into_iter().collect()
+}
+
+/// The files that are written: one, or the parts of one.
+struct Parts {
+    paths: Vec<PathBuf>,
+    /// Those that are still to be begun, the last first.
+    builders: Vec<Builder>,
+    /// Those that are begun; all but the last are whole.
+    writers: Vec<Writer<AtomicFile>>,
+}
+
+impl Parts {
+    /// Declares everything. Nothing is created yet.
+    fn new(source: &dyn Source, plan: &Plan, out: &Path, options: &WriteOptions) -> Result<Parts> {
+        let tensors = source.tensors();
+        // The first tensor of each part.
+        let mut starts = vec![0];
+        let mut bytes = 0;
+        for (i, (tensor, ty)) in tensors.iter().zip(&plan.types).enumerate() {
+            let size = n_bytes(tensor, *ty);
+            if options.split.is_some_and(|most| bytes > 0 && bytes + size > most) {
+                starts.push(i);
+                bytes = 0;
+            }
+            bytes += size;
+        }
+        let count = starts.len();
+        let Ok(n_parts) = u16::try_from(count) else {
+            return Err(Error::Invalid(format!("{count} parts are more than a file can have")));
+        };
+        let paths: Vec<PathBuf> = if count == 1 {
+            vec![out.to_path_buf()]
+        } else {
+            let name = out.file_name().and_then(|n| n.to_str()).unwrap_or("model");
+            let stem = name.strip_suffix(".gguf").unwrap_or(name);
+            let part = |i| out.with_file_name(split_name(stem, i, count as u64));
+            (1..=count as u64).map(part).collect()
+        };
+        if let Some(there) = paths.iter().find(|p| p.exists() && !options.overwrite) {
+            let reason = "it exists already; --force replaces it";
+            return Err(Error::file(there, reason));
+        }
+        let mut builders = Vec::with_capacity(count);
+        for (i, start) in starts.iter().enumerate() {
+            let mut builder = Builder::new();
+            if i == 0 {
+                source.metadata(&mut builder)?;
+                builder.put("general.file_type", &plan.file_type)?;
+                builder.put("general.quantization_version", &2u32)?;
+                for (key, value) in &options.keys {
+                    match value {
+                        Key::U32(x) => builder.put(key, x)?,
+                        Key::Str(x) => builder.put(key, x)?,
+                    }
+                }
+            }
+            if count > 1 {
+                builder.put("split.no", &(i as u16))?;
+                builder.put("split.count", &n_parts)?;
+                builder.put("split.tensors.count", &(tensors.len() as i32))?;
+            }
+            let end = starts.get(i + 1).copied().unwrap_or(tensors.len());
+            for (tensor, ty) in tensors[*start..end].iter().zip(&plan.types[*start..end]) {
+                builder.tensor(&tensor.name, *ty, &tensor.shape)?;
+            }
+            builders.push(builder);
+        }
+        builders.reverse();
+        Ok(Parts { paths, builders, writers: Vec::new() })
+    }
+
+    /// Begins the next part.
+    fn begin(&mut self) -> Result<()> {
+        let path = &self.paths[self.writers.len()];
+        if let Some(builder) = self.builders.pop() {
+            self.writers.push(builder.create(path)?);
+        }
+        Ok(())
+    }
+
+    /// Writes what comes, and gives the memory back.
+    fn run(mut self, filled: &Receiver<Filled<'_>>, used: &SyncSender<Vec<u8>>) -> Result<Parts> {
+        self.begin()?;
+        for Filled { slices, bytes } in filled {
+            let mut rest = &bytes[..];
+            for slice in slices {
+                let (data, behind) = rest.split_at(slice.bytes);
+                rest = behind;
+                if self.writers.last().is_none_or(|w| w.next_tensor().is_none()) {
+                    self.begin()?;
+                }
+                if let Some(writer) = self.writers.last_mut() {
+                    writer.write(data)?;
+                }
+            }
+            // Full only if nobody takes it.
+            let _ = used.try_send(bytes);
+        }
+        Ok(self)
+    }
+
+    /// Gives all parts their names.
+    fn commit(mut self) -> Result<()> {
+        while !self.builders.is_empty() {
+            self.begin()?;
+        }
+        self.writers.into_iter().try_for_each(|w| Ok(w.commit()?))
+    }
+}
