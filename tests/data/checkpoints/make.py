@@ -150,7 +150,6 @@ def save_tokenizer(folder, tok, more):
         sp = sentencepiece.SentencePieceProcessor(model_proto=tok)
         config |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
         ids = [[0] + sp.encode(text) for text in TEXTS]
-        # SentencePiece's own rule for what it does not know is one id for a run.
     else:
         tok.save(str(folder / "tokenizer.json"), pretty=False)
         special = {t.content for t in tok.get_added_tokens_decoder().values() if t.special}
@@ -195,7 +194,10 @@ def checkpoint(name, dtype, tokenizer, more):
     if dtype == "bf16":
         cases = json.loads((HERE.parent / "archs" / "cases.json").read_text())["cases"]
         tokens = next(c["tokens"] for c in cases if c["name"] == name)
-        logits = archs.logits_of(rounded.float(), tokens)
+        # Not the rounded model itself, whose rotary frequencies are rounded, too.
+        exact = archs.build(case)
+        exact.load_state_dict({k: v.float() for k, v in rounded.state_dict().items()})
+        logits = archs.logits_of(exact, tokens)
         logits.astype("<f4").tofile(HERE / f"{name}.logits")
     return dict(name=name, dtype=dtype, ids=ids)
 

@@ -32,11 +32,12 @@ impl Config {
     /// Reads the file of a folder.
     pub(super) fn open(dir: &Path) -> Result<Config> {
         let path = dir.join("config.json");
-        let values = json::read(&path)?;
-        Ok(Self::new(path, values))
+        Self::parse(&path, &json::text(&path)?)
     }
 
-    fn new(path: PathBuf, mut values: Map<String, Value>) -> Config {
+    /// Reads text that came from `path`.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Config> {
+        let mut values: Map<String, Value> = json::parse(path, text)?;
         if let Some(Value::Object(text)) = values.remove("text_config") {
             // The outer name is that of the whole model, which decides how to convert it.
             let outer = values.get("architectures").cloned();
@@ -45,17 +46,12 @@ impl Config {
                 values.insert("architectures".into(), outer);
             }
         }
-        Config { path, values, fallbacks: &[] }
+        Ok(Config { path: path.to_path_buf(), values, fallbacks: &[] })
     }
 
     /// With what a family may leave out.
     pub(super) fn with_fallbacks(self, fallbacks: &'static [(&'static str, Fallback)]) -> Config {
         Config { fallbacks, ..self }
-    }
-
-    /// The file.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// An error of this file.

@@ -240,6 +240,51 @@ impl Family {
     }
 }
 
+/// What a configuration asks for that GGUF files of its architecture cannot say.
+pub(super) fn notes(config: &Config, sizes: &Sizes, n_layer: usize) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    let Some(arch) = archs::find(arch_of(config)?) else { return Ok(notes) };
+    let window = config.u32_opt(&["sliding_window"])?;
+    let used = config.bool_opt("use_sliding_window")?.unwrap_or(arch.name == "llama");
+    if arch.window.is_none()
+        && used
+        && let Some(window) = window
+        && window < config.u32(POSITIONS)?
+    {
+        notes.push(format!(
+            "the model was trained with a window of {window} positions, which `{}` has not: \
+             results differ beyond it",
+            arch.name
+        ));
+    }
+    let scalar = config.f32_opt(&["query_pre_attn_scalar"])?;
+    let implied = match arch.embd_scaled_layers == Some(n_layer) {
+        true => sizes.n_embd / sizes.n_head,
+        false => sizes.k_dim,
+    };
+    if let Some(scalar) = scalar
+        && scalar != implied as f32
+    {
+        notes.push(format!(
+            "query_pre_attn_scalar is {scalar}, but a `{}` of {n_layer} layers is run with \
+             {implied}: results differ",
+            arch.name
+        ));
+    }
+    let layers = config.value(&["layer_types"]).and_then(|(_, value)| value.as_array());
+    if let (Some(window), Some(layers)) = (arch.window, layers) {
+        let full = |i: usize| i % window.period == window.period - 1;
+        let same = |(i, ty): (usize, &serde_json::Value)| (ty == "full_attention") == full(i);
+        if !layers.iter().enumerate().all(same) {
+            notes.push(format!(
+                "layer_types puts the windows elsewhere than every `{}` has them: results differ",
+                arch.name
+            ));
+        }
+    }
+    Ok(notes)
+}
+
 /// What a tensor of a checkpoint is.
 pub(super) enum Known {
     /// One that is looked up by this name.

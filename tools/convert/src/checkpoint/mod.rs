@@ -90,7 +90,7 @@ impl Checkpoint {
         let sizes = family.sizes(&config)?;
         let n_layer = families::n_layer(&config)?;
 
-        let mut notes = Vec::new();
+        let mut notes = families::notes(&config, &sizes, n_layer)?;
         let shards = Shards::open(dir)?;
         let layout = Layout::new(dir, shards, family, &config, &sizes, n_layer, &mut notes)?;
         let Layout { tensors: described, origins, mut reader } = layout;
@@ -152,6 +152,24 @@ impl Checkpoint {
         let each = if desc.shape.len() == 1 { desc.cols() as u64 } else { 1 };
         Ok((origin, desc, rows.start * each..rows.end * each))
     }
+}
+
+/// Whether a config.json is one that is understood, for fuzzing.
+///
+/// # Errors
+/// What is wrong with it.
+#[doc(hidden)]
+pub fn check_config(text: &str) -> Result<()> {
+    let config = Config::parse(Path::new("<memory>"), text)?;
+    let class = config.class()?.to_string();
+    let family = Family::of_class(&class);
+    let family = family.ok_or_else(|| config.error(format!("{class:?} is not known")))?;
+    let config = config.with_fallbacks(family.fallbacks);
+    family.check(&config)?;
+    let sizes = family.sizes(&config)?;
+    families::notes(&config, &sizes, families::n_layer(&config)?)?;
+    rope::llama3_factors(&config.ropes()?.0, sizes.n_rot)?;
+    (family.hparams)(&config, &sizes, &mut Keys::default())
 }
 
 impl Source for Checkpoint {

@@ -32,9 +32,7 @@ fn broken_files_are_named_with_the_tensor() {
         says(&copy.error(), &["model.safetensors", "header"]);
     }
 
-    let entry = |shape: Value, from: u64, to: u64| {
-        json!({"dtype": "F32", "shape": shape, "data_offsets": [from, to]})
-    };
+    let entry = |shape: Value, from: u64, to: u64| json!({"dtype": "F32", "shape": shape, "data_offsets": [from, to]});
     for (a, b, message) in [
         (entry(json!([2]), 0, 8), entry(json!([2]), 4, 12), "tensor b: overlaps with a"),
         (entry(json!([2]), 0, 8), entry(json!([1]), 8, 16), "tensor b: 8 bytes for F32"),

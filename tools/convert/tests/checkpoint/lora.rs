@@ -70,7 +70,8 @@ fn an_adapter_is_added_before_rows_change_places() {
     let options = ConvertOptions { lora: twice, ..ConvertOptions::default() };
     let twice = Checkpoint::open(&fixture("llama"), &options).unwrap();
     for i in 0..want.tensors().len() {
-        let off = values(&twice, i, 9).iter().zip(values(&want, i, 9)).all(|(a, b)| (a - b).abs() < 1e-5);
+        let off =
+            values(&twice, i, 9).iter().zip(values(&want, i, 9)).all(|(a, b)| (a - b).abs() < 1e-5);
         assert!(off, "{}", want.tensors()[i].name);
     }
 }
@@ -120,7 +121,8 @@ fn what_cannot_be_merged_is_refused_by_name() {
     assert!(unknown.contains("model.layers.9.mlp.up_proj is not in the checkpoint"), "{unknown}");
     let misshapen = error(known, [40, 32], &config());
     assert!(misshapen.contains(known) && misshapen.contains("shapes"), "{misshapen}");
-    let embeddings = Tensor::f32("base_model.model.model.embed_tokens.lora_embedding_A", &[1], &[0.0]);
+    let embeddings =
+        Tensor::f32("base_model.model.model.embed_tokens.lora_embedding_A", &[1], &[0.0]);
     write_safetensors(&dir.path().join("adapter_model.safetensors"), &[embeddings]);
     let error = merged(&fixture("llama"), dir.path(), 1.0).err().unwrap().to_string();
     assert!(error.contains("lora_embedding_A"), "{error}");

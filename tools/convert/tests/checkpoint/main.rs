@@ -2,6 +2,7 @@
 
 mod hostile;
 mod lora;
+mod minilm;
 mod mutation;
 mod shapes;
 mod store;

@@ -16,8 +16,20 @@ impl Random {
 
 /// Changes a few bytes, by the kinds of change that break parsers.
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random, limit: usize) {
-    const PIECES: [&str; 12] =
-        ["0", "-1", "1e999", "null", "[]", "{}", "\"", "18446744073709551615", "true", ",", "}", "\\u"];
+    const PIECES: [&str; 12] = [
+        "0",
+        "-1",
+        "1e999",
+        "null",
+        "[]",
+        "{}",
+        "\"",
+        "18446744073709551615",
+        "true",
+        ",",
+        "}",
+        "\\u",
+    ];
     for _ in 0..1 + random.below(3) {
         let at = random.below(bytes.len().min(limit));
         match random.below(4) {

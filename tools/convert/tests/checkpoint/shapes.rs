@@ -91,7 +91,11 @@ fn the_text_part_of_a_model_with_vision_is_converted() {
             }
             let vision = "vision_tower.vision_model.head.weight";
             tensors.push(Tensor::f32(vision, &[1], &[0.0]));
-            tensors.push(Tensor::f32("multi_modal_projector.mm_soft_emb_norm.weight", &[1], &[0.0]));
+            tensors.push(Tensor::f32(
+                "multi_modal_projector.mm_soft_emb_norm.weight",
+                &[1],
+                &[0.0],
+            ));
         });
         copy.edit_json("config.json", |config| {
             let mut text = config.clone();
@@ -144,7 +148,10 @@ fn older_configurations_say_the_same() {
     let (want, tensors) = (metadata(&copy), all(&open(copy.path()).unwrap()));
     copy.edit_json("config.json", |config| {
         let mut rope = config.remove("rope_parameters").unwrap();
-        config.insert("rope_theta".into(), rope.as_object_mut().unwrap().remove("rope_theta").unwrap());
+        config.insert(
+            "rope_theta".into(),
+            rope.as_object_mut().unwrap().remove("rope_theta").unwrap(),
+        );
         config.insert("rope_scaling".into(), rope);
     });
     assert_eq!(metadata(&copy), want);
@@ -226,7 +233,7 @@ fn names_and_cards_give_the_general_keys() {
         ("general.architecture", "llama"),
         ("general.type", "model"),
         ("general.name", "Llama3 Rope"),
-        ("general.size_label", "44K"),
+        ("general.size_label", "46K"),
         ("general.license", "mit"),
         ("general.base_model.0.name", "Tiny 1M"),
         ("general.base_model.0.organization", "Siskin"),

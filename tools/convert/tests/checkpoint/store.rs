@@ -68,18 +68,26 @@ pub fn gguf_file(source: &dyn Source) -> GgufFile {
     GgufFile::from_bytes(gguf(source)).unwrap()
 }
 
+fn copy_files(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy_files(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 /// A copy of a fixture that may be changed.
 pub struct Copy(pub tempfile::TempDir);
 
 impl Copy {
     pub fn of(name: &str) -> Copy {
         let dir = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(fixture(name)).unwrap() {
-            let entry = entry.unwrap();
-            if entry.path().is_file() {
-                std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
-            }
-        }
+        copy_files(&fixture(name), dir.path());
         Copy(dir)
     }
 

@@ -128,7 +128,10 @@ fn tokenizers_of_unknown_kinds_are_refused() {
         copy.error()
     };
     for (change, message) in [
-        (&(|j: &mut Value| j["model"]["type"] = json!("WordLevel")) as &dyn Fn(&mut Value), "WordLevel"),
+        (
+            &(|j: &mut Value| j["model"]["type"] = json!("WordLevel")) as &dyn Fn(&mut Value),
+            "WordLevel",
+        ),
         (&|j| j["model"]["continuing_subword_prefix"] = json!("##"), "continuing_subword_prefix"),
         (&|j| j["model"]["merges"] = json!(["a"]), "not two texts"),
         (&|j| j["model"]["merges"] = json!(null), "merges"),

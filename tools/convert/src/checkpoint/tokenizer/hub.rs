@@ -136,6 +136,24 @@ impl TokenizerJson {
             || steps(&self.pre_tokenizer, "pretokenizers").any(metaspace)
     }
 
+    /// Whether letters are lowered and accents taken away, as far as the normalizer says.
+    pub(super) fn normalization(&self) -> (Option<bool>, Option<bool>) {
+        let (mut lowercase, mut strip_accents) = (None, None);
+        for (kind, step) in steps(&self.normalizer, "normalizers") {
+            let flag = |key: &str| step.get(key).and_then(Value::as_bool);
+            match kind {
+                "Lowercase" => lowercase = Some(true),
+                "StripAccents" => strip_accents = Some(true),
+                "BertNormalizer" => {
+                    lowercase = flag("lowercase").or(lowercase);
+                    strip_accents = flag("strip_accents").or(strip_accents);
+                }
+                _ => {}
+            }
+        }
+        (lowercase, strip_accents)
+    }
+
     /// SentencePiece's table of normalization.
     pub(super) fn charsmap(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         let map = steps(&self.normalizer, "normalizers")

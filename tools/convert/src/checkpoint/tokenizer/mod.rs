@@ -88,8 +88,14 @@ pub(super) fn add(
         }
     }
     notes.extend(tokens.note());
+    let unknown = tokens.unknown();
     tokens.put(keys);
-    special::add(&files, config, sizes.n_vocab, keys);
+    special::add(&files, config, sizes.n_vocab, unknown, keys);
+    if let Some((_, json)) = &files.json {
+        let (lowercase, strip_accents) = json.normalization();
+        keys.set_opt("tokenizer.ggml.normalizer.lowercase", lowercase);
+        keys.set_opt("tokenizer.ggml.normalizer.strip_accents", strip_accents);
+    }
     chat::add(&files, keys)?;
     if let Some((text, _)) = files.json {
         keys.set("tokenizer.huggingface.json", text);

@@ -33,8 +33,14 @@ struct Special {
     added: BTreeMap<&'static str, bool>,
 }
 
-/// Adds the keys.
-pub(super) fn add(files: &Files<'_>, config: &Config, n_vocab: usize, keys: &mut Keys) {
+/// Adds the keys. `unknown` is the token that the model itself takes for what it lacks.
+pub(super) fn add(
+    files: &Files<'_>,
+    config: &Config,
+    n_vocab: usize,
+    unknown: Option<u32>,
+    keys: &mut Keys,
+) {
     let mut special = Special::default();
     for (part, _) in PARTS {
         let entry = files.config.get(&format!("{part}_token"));
@@ -61,7 +67,7 @@ pub(super) fn add(files: &Files<'_>, config: &Config, n_vocab: usize, keys: &mut
             let (_, value) = config.value(&[format!("{part}_token_id").as_str()])?;
             u32::try_from(value.as_u64()?).ok()
         });
-        let id = id.filter(|id| (*id as usize) < n_vocab);
+        let id = id.or(unknown.filter(|_| *part == "unk")).filter(|id| (*id as usize) < n_vocab);
         keys.set_opt(format!("tokenizer.ggml.{key}_token_id"), id);
     }
     for (part, add) in &special.added {

@@ -73,6 +73,14 @@ impl Tokens {
         });
     }
 
+    /// The token that stands for what the vocabulary lacks, by its type.
+    pub(super) fn unknown(&self) -> Option<u32> {
+        let is = |token: &Option<Token>| {
+            token.as_ref().is_some_and(|token| token.ty == TokenType::Unknown)
+        };
+        self.tokens.iter().position(is).and_then(|id| u32::try_from(id).ok())
+    }
+
     /// The kind of model has no scores.
     pub(super) fn without_scores(&mut self) {
         self.scored = false;
