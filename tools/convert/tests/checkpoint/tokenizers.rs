@@ -142,6 +142,12 @@ fn tokenizers_of_unknown_kinds_are_refused() {
         let error = refused(change);
         assert!(error.contains("tokenizer.json") && error.contains(message), "{error}");
     }
+    let copy = Copy::of("mistral");
+    copy.edit_json("tokenizer.json", |json| {
+        json.insert("normalizer".into(), json!({"type": "NFC"}));
+    });
+    let error = copy.error();
+    assert!(error.contains("\"BPE\" with the pre-tokenizer \"none\""), "{error}");
     let copy = Copy::of("qwen2");
     std::fs::remove_file(copy.file("tokenizer.json")).unwrap();
     assert!(copy.error().contains("no tokenizer"));

@@ -124,6 +124,17 @@ impl TokenizerJson {
         steps(&self.pre_tokenizer, "pretokenizers").any(|(kind, _)| kind == "ByteLevel")
     }
 
+    /// Whether spaces become U+2581, as SentencePiece has it.
+    pub(super) fn escapes_spaces(&self) -> bool {
+        let escapes = |(kind, step): (&str, &Value)| match kind {
+            "Replace" => step.get("content").and_then(Value::as_str) == Some("\u{2581}"),
+            "Metaspace" => true,
+            _ => false,
+        };
+        steps(&self.normalizer, "normalizers").any(escapes)
+            || steps(&self.pre_tokenizer, "pretokenizers").any(escapes)
+    }
+
     /// Whether a space is put before a text.
     pub(super) fn adds_space(&self) -> bool {
         let prepend = |(kind, _): (&str, _)| kind == "Prepend";

@@ -62,7 +62,9 @@ pub(super) fn add(
             ("BPE", false) if json.byte_level() => {
                 byte_level(&path, json, &mut tokens, keys, notes)?;
             }
-            ("BPE", false) => spm_of_merges(&path, json, &mut tokens, family, keys)?,
+            ("BPE", false) if json.escapes_spaces() => {
+                spm_of_merges(&path, json, &mut tokens, family, keys)?
+            }
             ("Unigram", false) => unigram(&path, json, &mut tokens, keys)?,
             ("WordPiece", true) => {
                 let Some(VocabJson::Ids(vocab)) = &json.model.vocab else {
@@ -72,7 +74,12 @@ pub(super) fn add(
             }
             (kind, _) => {
                 let arch = family.arch;
-                let reason = format!("a tokenizer of kind {kind:?} for `{arch}` is not supported");
+                let pre = json.pre_tokenizer.get("type").and_then(Value::as_str);
+                let pre = pre.unwrap_or("none");
+                let reason = format!(
+                    "a tokenizer of kind {kind:?} with the pre-tokenizer {pre:?} is not supported \
+                     for `{arch}`"
+                );
                 return Err(Error::file(&path, reason));
             }
         },
