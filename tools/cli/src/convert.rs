@@ -49,15 +49,13 @@ fn lora(text: &str) -> anyhow::Result<(PathBuf, f32)> {
     }
 }
 
-/// The file type that keeps the weights as they are.
+/// The file type that keeps the weights as they are: the type of the largest tensor.
 fn own_type(source: &dyn Source) -> &'static str {
-    let matrices = source.tensors().iter().filter(|t| t.shape.len() > 1);
-    let types: Vec<GgmlType> = matrices.map(|t| t.ty).collect();
-    let all = |ty| !types.is_empty() && types.iter().all(|t| *t == ty);
-    match () {
-        () if all(GgmlType::BF16) => "bf16",
-        () if all(GgmlType::F16) => "f16",
-        () => "f32",
+    let largest = source.tensors().iter().max_by_key(|t| t.n_values());
+    match largest.map(|t| t.ty) {
+        Some(GgmlType::BF16) => "bf16",
+        Some(GgmlType::F16) => "f16",
+        _ => "f32",
     }
 }
 

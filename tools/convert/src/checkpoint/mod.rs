@@ -20,7 +20,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use siskin::GgmlType;
 use siskin::gguf::Builder;
+use siskin::model::tensor_names::{BERT_POSITION_EMBD, BERT_TOKEN_TYPES};
 
 use crate::{Error, Facts, Result, Source, TensorDesc};
 use config::Config;
@@ -113,7 +115,11 @@ impl Checkpoint {
         let tensors: Vec<TensorDesc> = described
             .into_iter()
             .zip(&origins)
-            .map(|((name, shape), origin)| TensorDesc { name, shape, ty: reader.ty(origin) })
+            .map(|((name, shape), origin)| {
+                let exact = stays_f32(&name, &shape);
+                let ty = if exact { GgmlType::F32 } else { reader.ty(origin) };
+                TensorDesc { name, shape, ty }
+            })
             .collect();
 
         let mut keys = Keys::default();
@@ -152,6 +158,13 @@ impl Checkpoint {
         let each = if desc.shape.len() == 1 { desc.cols() as u64 } else { 1 };
         Ok((origin, desc, rows.start * each..rows.end * each))
     }
+}
+
+/// Whether a tensor is F32 in every GGUF file, because nothing that runs these takes it otherwise:
+/// llama.cpp's rule.
+fn stays_f32(name: &str, shape: &[u64]) -> bool {
+    const TABLES: [&str; 2] = [BERT_POSITION_EMBD.gguf, BERT_TOKEN_TYPES.gguf];
+    shape.len() < 2 || name.ends_with("_norm.weight") || TABLES.contains(&name)
 }
 
 /// Whether a config.json is one that is understood, for fuzzing.
