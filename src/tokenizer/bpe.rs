@@ -21,7 +21,7 @@ use crate::{Error, Result};
 pub(crate) struct Bpe {
     pre: &'static PreTokenizer,
     /// How text is cut where `pre` does not say.
-    regexes: Option<Regexes>,
+    regexes: Option<Box<Regexes>>,
     /// The merges that make text `i` are `merges[starts[i]..starts[i + 1]]`. Texts are the
     /// tokens, and after them those of `extras`.
     starts: Vec<u32>,
@@ -120,6 +120,7 @@ impl Bpe {
             std::array::from_fn(|byte| vocab.find(&[byte as u8]))
         };
         let boundary = pre.raw.then(|| Boundary::new(&[vocab, &extras]));
+        let regexes = regexes.map(Box::new);
         Ok(Bpe { pre, regexes, starts, merges, extras, bytes, n_vocab, unknown, boundary })
     }
 

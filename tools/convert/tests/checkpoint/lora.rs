@@ -102,7 +102,7 @@ fn what_cannot_be_merged_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let error = |module: &str, shape, config: &Value| {
         adapter(dir.path(), module, shape, config);
-        merged(&fixture("llama"), dir.path(), 1.0).err().expect("an error").to_string()
+        merged(&fixture("llama"), dir.path(), 1.0).expect_err("an error").to_string()
     };
     let known = "model.layers.0.mlp.up_proj";
     for (key, value) in [

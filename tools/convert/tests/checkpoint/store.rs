@@ -114,7 +114,7 @@ impl Copy {
 
     /// What opening it fails with.
     pub fn error(&self) -> String {
-        open(self.path()).err().expect("an error").to_string()
+        open(self.path()).expect_err("an error").to_string()
     }
 }
 
