@@ -4,6 +4,7 @@ use siskin_quant::attention;
 use siskin_quant::ops::{Activation, RopeStyle};
 
 use super::archs::{self, ArchSpec};
+use super::tensor_names::Sizes;
 use crate::gguf::{GgufFile, Metadata};
 use crate::{Error, Result};
 
@@ -222,6 +223,23 @@ impl Hparams {
             logit_softcap: cap("final_logit_softcapping", arch.logit_softcap)?,
             activation: arch.activation,
         })
+    }
+}
+
+impl Hparams {
+    /// What the shapes of the tensors follow from.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            n_vocab: self.n_vocab,
+            n_embd: self.n_embd,
+            n_ff: self.n_ff,
+            n_head: self.n_head,
+            n_head_kv: self.n_head_kv,
+            k_dim: self.k_dim,
+            v_dim: self.v_dim,
+            n_rot: self.n_rot,
+            ..Sizes::default()
+        }
     }
 }
 

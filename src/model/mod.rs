@@ -7,6 +7,7 @@ mod imatrix;
 mod kv_cache;
 mod plan;
 mod rope;
+pub mod tensor_names;
 mod weights;
 mod workspace;
 

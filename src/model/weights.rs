@@ -8,7 +8,9 @@ use std::sync::Arc;
 use siskin_quant::matmul::Matrix;
 use siskin_quant::{Act, GgmlType, formats};
 
+use super::archs::ArchSpec;
 use super::hparams::{Hparams, model_error};
+use super::tensor_names::{self as names, Sizes, Tensor};
 use crate::gguf::{ByteOrder, GgufFile, Mmap, TensorInfo};
 use crate::{Error, Result};
 
@@ -160,6 +162,8 @@ impl Problems {
 /// Collects tensors and what is wrong with them.
 struct Loader<'a> {
     file: &'a GgufFile,
+    arch: &'static ArchSpec,
+    sizes: Sizes,
     used: HashSet<String>,
     problems: Problems,
     copied: u64,
@@ -213,51 +217,53 @@ impl Loader<'_> {
         Some(weight)
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize, required: bool) -> Option<Weight> {
-        let info = self.find(name, &[cols, rows], required)?;
+    /// The rows and columns of a tensor that is wanted, and where the file has it.
+    fn locate(&mut self, tensor: &Tensor, layer: usize) -> Option<(TensorInfo, usize, usize)> {
+        let required = tensor.required(self.arch)?;
+        let shape: Vec<usize> = tensor.shape.iter().map(|dim| self.sizes.get(*dim)).collect();
+        let info = self.find(&tensor.gguf_name(layer), &shape, required)?;
+        let (cols, rows) = shape.split_first()?;
+        Some((info, rows.iter().product(), *cols))
+    }
+
+    fn matrix(&mut self, tensor: &Tensor, layer: usize) -> Option<Weight> {
+        let (info, rows, cols) = self.locate(tensor, layer)?;
         self.weight(&info, rows, cols)
     }
 
-    fn vector(&mut self, name: &str, n: usize, required: bool) -> Option<Vec<f32>> {
-        let info = self.find(name, &[n], required)?;
+    fn vector(&mut self, tensor: &Tensor, layer: usize) -> Option<Vec<f32>> {
+        let (info, _, n) = self.locate(tensor, layer)?;
         let weight = self.weight(&info, 1, n)?;
         let mut out = vec![0.0; n];
         if let Err(e) = weight.dequantize_row(0, &mut out) {
-            self.problems.push(format!("{name}: {e}"));
+            self.problems.push(format!("{}: {e}", info.name));
         }
         Some(out)
     }
 
-    fn layer(&mut self, h: &Hparams, i: usize) -> Option<Layer> {
-        let name = |part: &str| format!("blk.{i}.{part}");
-        let (q, k, v) = (h.n_head * h.k_dim, h.n_head_kv * h.k_dim, h.n_head_kv * h.v_dim);
-        let post = h.arch.post_norm;
-        let qk_norm = h.arch.qk_norm;
+    fn layer(&mut self, i: usize) -> Option<Layer> {
+        let ffn_norm = if self.arch.post_norm { names::FFN_PRE_NORM } else { names::FFN_NORM };
         // All of them are looked up before the first `?`, so that all problems are found.
-        let attn_norm = self.vector(&name("attn_norm.weight"), h.n_embd, true);
-        let wq = self.matrix(&name("attn_q.weight"), q, h.n_embd, true);
-        let wk = self.matrix(&name("attn_k.weight"), k, h.n_embd, true);
-        let wv = self.matrix(&name("attn_v.weight"), v, h.n_embd, true);
-        let q_bias = self.vector(&name("attn_q.bias"), q, false);
-        let k_bias = self.vector(&name("attn_k.bias"), k, false);
-        let v_bias = self.vector(&name("attn_v.bias"), v, false);
-        let mut norm = |part: &str, n: usize, has: bool| {
-            if has { self.vector(&name(part), n, true) } else { None }
-        };
-        let q_norm = norm("attn_q_norm.weight", h.k_dim, qk_norm);
-        let k_norm = norm("attn_k_norm.weight", h.k_dim, qk_norm);
-        let attn_post_norm = norm("post_attention_norm.weight", h.n_embd, post);
-        let ffn_post_norm = norm("post_ffw_norm.weight", h.n_embd, post);
-        let attn_output =
-            self.matrix(&name("attn_output.weight"), h.n_embd, h.n_head * h.v_dim, true);
-        let attn_output_bias = self.vector(&name("attn_output.bias"), h.n_embd, false);
-        let ffn_norm = self.vector(&name("ffn_norm.weight"), h.n_embd, true);
-        let gate = self.matrix(&name("ffn_gate.weight"), h.n_ff, h.n_embd, true);
-        let up = self.matrix(&name("ffn_up.weight"), h.n_ff, h.n_embd, true);
-        let down = self.matrix(&name("ffn_down.weight"), h.n_embd, h.n_ff, true);
-        let gate_bias = self.vector(&name("ffn_gate.bias"), h.n_ff, false);
-        let up_bias = self.vector(&name("ffn_up.bias"), h.n_ff, false);
-        let down_bias = self.vector(&name("ffn_down.bias"), h.n_embd, false);
+        let attn_norm = self.vector(&names::ATTN_NORM, i);
+        let wq = self.matrix(&names::ATTN_Q, i);
+        let wk = self.matrix(&names::ATTN_K, i);
+        let wv = self.matrix(&names::ATTN_V, i);
+        let q_bias = self.vector(&names::ATTN_Q_BIAS, i);
+        let k_bias = self.vector(&names::ATTN_K_BIAS, i);
+        let v_bias = self.vector(&names::ATTN_V_BIAS, i);
+        let q_norm = self.vector(&names::ATTN_Q_NORM, i);
+        let k_norm = self.vector(&names::ATTN_K_NORM, i);
+        let attn_post_norm = self.vector(&names::ATTN_POST_NORM, i);
+        let ffn_post_norm = self.vector(&names::FFN_POST_NORM, i);
+        let attn_output = self.matrix(&names::ATTN_OUTPUT, i);
+        let attn_output_bias = self.vector(&names::ATTN_OUTPUT_BIAS, i);
+        let ffn_norm = self.vector(&ffn_norm, i);
+        let gate = self.matrix(&names::FFN_GATE, i);
+        let up = self.matrix(&names::FFN_UP, i);
+        let down = self.matrix(&names::FFN_DOWN, i);
+        let gate_bias = self.vector(&names::FFN_GATE_BIAS, i);
+        let up_bias = self.vector(&names::FFN_UP_BIAS, i);
+        let down_bias = self.vector(&names::FFN_DOWN_BIAS, i);
         Some(Layer {
             attn_norm: attn_norm?,
             q: wq?,
@@ -289,13 +295,19 @@ impl Weights {
     /// # Errors
     /// [`Error::Model`] that lists every tensor that is missing, misshapen or unused.
     pub fn new(file: &GgufFile, h: &Hparams) -> Result<Weights> {
-        let mut loader =
-            Loader { file, used: HashSet::new(), problems: Problems::default(), copied: 0 };
-        let token_embd = loader.matrix("token_embd.weight", h.n_vocab, h.n_embd, true);
-        let output_norm = loader.vector("output_norm.weight", h.n_embd, true);
-        let output = loader.matrix("output.weight", h.n_vocab, h.n_embd, false);
-        let rope_factors = loader.vector("rope_freqs.weight", h.n_rot / 2, false);
-        let layers: Vec<_> = (0..h.n_layer).filter_map(|i| loader.layer(h, i)).collect();
+        let mut loader = Loader {
+            file,
+            arch: h.arch,
+            sizes: h.sizes(),
+            used: HashSet::new(),
+            problems: Problems::default(),
+            copied: 0,
+        };
+        let token_embd = loader.matrix(&names::TOKEN_EMBD, 0);
+        let output_norm = loader.vector(&names::OUTPUT_NORM, 0);
+        let output = loader.matrix(&names::OUTPUT, 0);
+        let rope_factors = loader.vector(&names::ROPE_FREQS, 0);
+        let layers: Vec<_> = (0..h.n_layer).filter_map(|i| loader.layer(i)).collect();
         for tensor in file.tensors() {
             if !loader.used.contains(&tensor.name) {
                 loader.problems.push(format!("{} is not known for `{}`", tensor.name, h.arch.name));

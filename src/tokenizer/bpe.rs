@@ -13,13 +13,15 @@ use super::alphabet;
 use super::boundary::Boundary;
 use super::cache::WordCache;
 use super::merge::{Joined, Merger, NO_TOKEN, Pair, Symbol};
-use super::pretok::{PreTokenizer, char_at};
+use super::pretok::{PreTokenizer, Regexes, char_at};
 use super::vocab::{Vocab, attr};
 use crate::{Error, Result};
 
 /// The merges of a vocabulary.
 pub(crate) struct Bpe {
     pre: &'static PreTokenizer,
+    /// How text is cut where `pre` does not say.
+    regexes: Option<Box<Regexes>>,
     /// The merges that make text `i` are `merges[starts[i]..starts[i + 1]]`. Texts are the
     /// tokens, and after them those of `extras`.
     starts: Vec<u32>,
@@ -46,6 +48,7 @@ impl Bpe {
     pub(crate) fn new<'a>(
         vocab: &Vocab,
         pre: &'static PreTokenizer,
+        regexes: Option<Regexes>,
         unknown: Option<u32>,
         merges: impl ExactSizeIterator<Item = &'a [u8]>,
     ) -> Result<Bpe> {
@@ -117,7 +120,8 @@ impl Bpe {
             std::array::from_fn(|byte| vocab.find(&[byte as u8]))
         };
         let boundary = pre.raw.then(|| Boundary::new(&[vocab, &extras]));
-        Ok(Bpe { pre, starts, merges, extras, bytes, n_vocab, unknown, boundary })
+        let regexes = regexes.map(Box::new);
+        Ok(Bpe { pre, regexes, starts, merges, extras, bytes, n_vocab, unknown, boundary })
     }
 
     /// Appends the tokens of `text` to `out`.
@@ -128,14 +132,18 @@ impl Bpe {
         merger: &mut Merger,
         cache: &mut WordCache,
         out: &mut Vec<u32>,
-    ) {
+    ) -> Result<()> {
         let mut encode = |word: &[u8]| {
             cache.get_or_encode(word, out, |out| self.encode_word(vocab, word, merger, out));
         };
+        if let Some(regexes) = &self.regexes {
+            return regexes.split(text, &mut encode);
+        }
         self.pre.split(text, &mut |word| match &self.boundary {
             Some(boundary) => boundary.split(word, &mut encode),
             None => encode(word),
         });
+        Ok(())
     }
 
     fn encode_word(&self, vocab: &Vocab, word: &[u8], merger: &mut Merger, out: &mut Vec<u32>) {

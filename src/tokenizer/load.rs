@@ -2,7 +2,7 @@
 
 use super::bpe::Bpe;
 use super::charsmap::CharsMap;
-use super::pretok::PreTokenizer;
+use super::pretok::{PreTokenizer, Regexes};
 use super::special::Specials;
 use super::spm::Spm;
 use super::unigram::{Unigram, Whitespace};
@@ -53,6 +53,7 @@ impl Tokenizer {
             Kind::Bpe => Some(pre_tokenizer(meta, opts, model)?),
             _ => None,
         };
+        let (pre, regexes) = pre.unzip();
         let byte_level = pre.is_some_and(|pre| !pre.raw);
         let mut vocab = read_tokens(meta, byte_level)?;
         let mut ids = special_ids(meta, kind, &vocab)?;
@@ -67,7 +68,8 @@ impl Tokenizer {
                 let Some(merges) = meta.array(MERGES)? else {
                     return Err(bad(MERGES, "missing"));
                 };
-                let bpe = Bpe::new(&vocab, pre, ids.unk, strings(MERGES, merges)?)?;
+                let regexes = regexes.flatten();
+                let bpe = Bpe::new(&vocab, pre, regexes, ids.unk, strings(MERGES, merges)?)?;
                 let words = model == "whitespace";
                 Model::Bpe {
                     bpe,
@@ -131,14 +133,17 @@ fn pre_tokenizer(
     meta: &Metadata,
     opts: &TokenizerOptions,
     model: &str,
-) -> Result<&'static PreTokenizer> {
+) -> Result<(&'static PreTokenizer, Option<Regexes>)> {
     const PRE: &str = "tokenizer.ggml.pre";
     let (key, name) = match &opts.pre {
         Some(name) => ("pre-tokenizer", name.as_str()),
         None if model == "gemma4" => ("pre-tokenizer", "gemma4"),
         None => (PRE, meta.str(PRE)?.filter(|name| !name.is_empty()).unwrap_or("default")),
     };
-    PreTokenizer::by_name(name).ok_or_else(|| {
+    if name == PreTokenizer::HUGGINGFACE {
+        return huggingface(meta);
+    }
+    PreTokenizer::by_name(name).map(|pre| (pre, None)).ok_or_else(|| {
         let known: Vec<_> = PreTokenizer::names().collect();
         bad(
             key,
@@ -150,6 +155,29 @@ fn pre_tokenizer(
             ),
         )
     })
+}
+
+/// What a tokenizer.json says of how text is cut; the rest of it is skipped.
+#[derive(serde::Deserialize)]
+struct TokenizerJson {
+    #[serde(default)]
+    pre_tokenizer: serde_json::Value,
+    model: TokenizerModel,
+}
+
+#[derive(serde::Deserialize)]
+struct TokenizerModel {
+    #[serde(default)]
+    ignore_merges: bool,
+}
+
+/// The pre-tokenizer of the tokenizer.json that a file brings along.
+fn huggingface(meta: &Metadata) -> Result<(&'static PreTokenizer, Option<Regexes>)> {
+    const JSON: &str = "tokenizer.huggingface.json";
+    let json = meta.str(JSON)?.ok_or_else(|| bad(JSON, "missing"))?;
+    let json: TokenizerJson = serde_json::from_str(json).map_err(|e| bad(JSON, e))?;
+    let pre = PreTokenizer::huggingface(json.model.ignore_merges);
+    Ok((pre, Some(Regexes::new(&json.pre_tokenizer)?)))
 }
 
 /// The strings of an array.

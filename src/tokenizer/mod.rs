@@ -30,6 +30,7 @@ mod unigram;
 mod vocab;
 mod wordpiece;
 
+pub use pretok::recognize_pre_tokenizer;
 pub use stream::{StreamDecoder, Utf8Stream};
 
 use boundary::SPACE;
@@ -194,13 +195,13 @@ impl Tokenizer {
             Model::Bpe { bpe, words: Some(lowercase), .. } => {
                 for word in text.split_whitespace() {
                     let word = lowercase.apply(word);
-                    bpe.encode(vocab, word.as_bytes(), merger, cache, out);
+                    bpe.encode(vocab, word.as_bytes(), merger, cache, out)?;
                 }
             }
             Model::Bpe { bpe, escape_spaces: true, .. } => {
-                bpe.encode(vocab, &escape_spaces(text, false), merger, cache, out);
+                bpe.encode(vocab, &escape_spaces(text, false), merger, cache, out)?;
             }
-            Model::Bpe { bpe, .. } => bpe.encode(vocab, text.as_bytes(), merger, cache, out),
+            Model::Bpe { bpe, .. } => bpe.encode(vocab, text.as_bytes(), merger, cache, out)?,
             Model::Spm(spm) => spm.encode(vocab, &escape_spaces(text, prefix), merger, cache, out),
             Model::WordPiece(model) => model.encode(vocab, text, cache, out),
             Model::Unigram(model) => model.encode(text, out)?,

@@ -44,6 +44,12 @@ fn malformed_vocabularies_are_refused_with_the_key_and_the_reason() {
                 .with_u8s("tokenizer.ggml.precompiled_charsmap", &[9, 0, 0, 0, 1]),
             &["tokenizer.ggml.precompiled_charsmap"],
         ),
+        (bpe("huggingface", &["a b"]), &["tokenizer.huggingface.json", "missing"]),
+        (hub("{"), &["tokenizer.huggingface.json", "line 1"]),
+        (hub(r#"{"model": {}}"#), &["pre_tokenizer", "not supported"]),
+        (hub(&splits("(")), &["pre_tokenizer", "pattern"]),
+        (hub(&splits(&"a".repeat(20_000))), &["pre_tokenizer", "20000 bytes"]),
+        (hub(&splits("(?:(?:a{1000}){1000}){1000}")), &["pre_tokenizer", "pattern"]),
     ];
     for (meta, parts) in cases {
         let error = meta.try_build().expect_err(parts[0]).to_string();
@@ -51,6 +57,35 @@ fn malformed_vocabularies_are_refused_with_the_key_and_the_reason() {
             assert!(error.contains(part), "{part:?} not in {error:?}");
         }
     }
+}
+
+/// A vocabulary that is cut by a tokenizer.json.
+fn hub(json: &str) -> Meta {
+    bpe("huggingface", &["a b"]).with_str("tokenizer.huggingface.json", json)
+}
+
+/// A tokenizer.json that cuts at the matches of one pattern.
+fn splits(pattern: &str) -> String {
+    format!(
+        r#"{{"model": {{}}, "pre_tokenizer": {{"type": "Sequence", "pretokenizers": [
+            {{"type": "Split", "pattern": {{"Regex": {pattern:?}}}, "behavior": "Isolated"}},
+            {{"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}}]}}}}"#
+    )
+}
+
+#[test]
+fn an_expression_that_takes_too_long_fails_the_text_not_the_process() {
+    let tokenizer = hub(&splits(r"(a*)*(?=b)\1c")).build();
+    let error = tokenizer.encode(&"a".repeat(5000), PLAIN).expect_err("too many steps");
+    assert!(error.to_string().contains("pre_tokenizer"), "{error}");
+}
+
+#[test]
+fn new_patterns_cut_text_and_merges_stay_within() {
+    let tokenizer = hub(&splits("a|b.")).token("ab", 1).build();
+    assert_eq!(texts(&tokenizer, "abc", PLAIN), ["a", "b", "c"]);
+    let tokenizer = hub(&splits("c")).token("ab", 1).build();
+    assert_eq!(texts(&tokenizer, "abc", PLAIN), ["ab", "c"]);
 }
 
 #[test]

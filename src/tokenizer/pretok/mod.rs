@@ -10,10 +10,13 @@
 
 mod class;
 mod steps;
+mod structure;
 mod words;
 
 use class::{ASCII_DIGIT, ASCII_SYMBOL, L, N, W};
 pub(crate) use class::{ASCII_PUNCT, CONTROL, MN, P, char_at, classes};
+pub(crate) use structure::Regexes;
+pub use structure::recognize_pre_tokenizer;
 
 use steps::{Lead, Run, Set, Step, Threes};
 use words::{Contraction, Letters, Numbers, Spaces, Tail, Words};
@@ -45,6 +48,14 @@ impl PreTokenizer {
     /// The pre-tokenizer of a name.
     pub(crate) fn by_name(name: &str) -> Option<&'static PreTokenizer> {
         PRE_TOKENIZERS.iter().find(|p| p.names.contains(&name))
+    }
+
+    /// What a file has for a name if its patterns are those of its `tokenizer.huggingface.json`.
+    pub(crate) const HUGGINGFACE: &str = "huggingface";
+
+    /// What goes with patterns of a tokenizer.json.
+    pub(crate) fn huggingface(ignore_merges: bool) -> &'static PreTokenizer {
+        &HUGGINGFACE[usize::from(ignore_merges)]
     }
 
     /// All names, for an error that says what there is.
@@ -216,6 +227,18 @@ const DEFAULT: PreTokenizer = PreTokenizer {
     escape_spaces: false,
     newline_tokens: false,
 };
+
+/// What goes with the patterns of a tokenizer.json, without and with `ignore_merges`. Its name stands
+/// for no splitter, so it is not in the list.
+static HUGGINGFACE: [PreTokenizer; 2] = [
+    PreTokenizer { names: &[PreTokenizer::HUGGINGFACE], steps: &[], ..DEFAULT },
+    PreTokenizer {
+        names: &[PreTokenizer::HUGGINGFACE],
+        steps: &[],
+        ignore_merges: true,
+        ..DEFAULT
+    },
+];
 
 /// Every pre-tokenizer that llama.cpp names. The first is what a file without
 /// `tokenizer.ggml.pre` gets.

@@ -168,7 +168,7 @@ fn deepseek_letters() -> String {
 }
 
 /// Splits as `tokenizers` does with the behaviour "Isolated": matches and what lies between.
-fn split_by_regexes(regexes: &[Regex], text: &str) -> Vec<String> {
+pub(super) fn split_by_regexes(regexes: &[Regex], text: &str) -> Vec<String> {
     let mut pieces = vec![text.to_string()];
     for regex in regexes {
         let mut next = Vec::new();
@@ -188,7 +188,7 @@ fn split_by_regexes(regexes: &[Regex], text: &str) -> Vec<String> {
     pieces
 }
 
-fn ours(name: &str, text: &str) -> Vec<String> {
+pub(super) fn ours(name: &str, text: &str) -> Vec<String> {
     let mut pieces = Vec::new();
     PreTokenizer::by_name(name).expect(name).split(text.as_bytes(), &mut |piece| {
         pieces.push(String::from_utf8(piece.to_vec()).expect("pieces end between characters"));
@@ -197,7 +197,7 @@ fn ours(name: &str, text: &str) -> Vec<String> {
 }
 
 /// Texts of the characters that the patterns tell apart, in runs and alone.
-fn tricky_text() -> impl Strategy<Value = String> {
+pub(super) fn tricky_text() -> impl Strategy<Value = String> {
     let chunk = prop_oneof![
         8 => prop::sample::select(vec![
             " ", "  ", "    ", "\n", "\r\n", "\t", "\u{b}", "\u{a0}", "\u{3000}", "\u{2028}", "\u{85}",

@@ -407,7 +407,7 @@ def llama3_factors(dim, p):
     return np.array(out, dtype=np.float32)
 
 
-def write_vocab(w):
+def vocab():
     """A byte-level BPE of 96 tokens: just enough for a reader to accept the file."""
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     upper = [c.upper() for c in letters]
@@ -417,6 +417,11 @@ def write_vocab(w):
     tokens = ["<s>", "</s>", "Ġ", "Ċ"] + letters + upper + digits + punct
     tokens += [m.replace(" ", "") for m in merges]
     assert len(tokens) == N_VOCAB == len(set(tokens)), len(tokens)
+    return tokens, merges
+
+
+def write_vocab(w):
+    tokens, merges = vocab()
     control = int(gguf.TokenType.CONTROL)
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("gpt-2")

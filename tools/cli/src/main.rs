@@ -9,6 +9,7 @@ mod check;
 mod chunks;
 mod compare;
 mod complete;
+mod convert;
 mod download;
 mod ftype;
 mod hub;
@@ -70,6 +71,7 @@ enum Command {
     Compare(compare::CompareArgs),
     Imatrix(imatrix::ImatrixArgs),
     Bench(bench::BenchArgs),
+    Convert(convert::ConvertArgs),
     Quantize(quantize::QuantizeArgs),
     Pull(store::PullArgs),
     List(store::ListArgs),
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::main(args),
         Command::Imatrix(args) => imatrix::main(args),
         Command::Bench(args) => bench::main(args),
+        Command::Convert(args) => convert::main(args),
         Command::Quantize(args) => quantize::main(args),
         Command::Pull(args) => store::pull(args),
         Command::List(args) => store::list(args),

@@ -58,7 +58,7 @@ pub struct TypeArgs {
 
 impl TypeArgs {
     /// The size that is asked for, if one is.
-    fn wanted_size(&self) -> Option<Size> {
+    pub fn wanted_size(&self) -> Option<Size> {
         self.size.map(Size::Bytes).or(self.bpw.map(Size::BitsPerWeight))
     }
 

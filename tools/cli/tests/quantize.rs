@@ -26,8 +26,19 @@ fn the_file_is_the_same_at_every_level_and_with_any_threads() {
     let folder = tempfile::tempdir().expect("a folder");
     let shape = path(folder.path(), "shape.gguf");
     let made = siskin(&[
-        "bench", "--shape", "smollm2-135m", "--type", "q4_0", "--save", &shape, "-p", "1", "-n",
-        "0", "-r", "1",
+        "bench",
+        "--shape",
+        "smollm2-135m",
+        "--type",
+        "q4_0",
+        "--save",
+        &shape,
+        "-p",
+        "1",
+        "-n",
+        "0",
+        "-r",
+        "1",
     ]);
     // The levels of this CPU are named in the error for one that is none.
     let known = siskin(&["quantize", &tiny("llama"), "x.gguf", "q8_0", "--cpu", "none"]);

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod budget;
+pub mod checkpoint;
 pub mod compare;
 mod error;
 mod file_type;
@@ -15,6 +16,7 @@ pub mod plan;
 pub mod source;
 pub mod write;
 
+pub use checkpoint::{Checkpoint, ConvertOptions};
 pub use error::{Error, Result};
 pub use file_type::{FILE_TYPES, FileType};
 pub use gguf_source::GgufSource;
