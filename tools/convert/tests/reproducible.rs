@@ -1,0 +1,95 @@
+//! The bytes that every type and mix is quantized to are the same on every machine: those of
+//! tests/data/quantized.json, at every level that the CPU at hand has.
+//!
+//! `SISKIN_RECORD=1 cargo test -p siskin-convert --test reproducible` records them anew.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use siskin::GgmlType;
+use siskin_convert::write::write;
+use siskin_convert::{FILE_TYPES, Plan, PlanOptions, WriteOptions};
+use siskin_quant::table::KernelTable;
+
+use support::{Memory, weights};
+
+const COLS: usize = 512;
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The importance of columns: mostly small, some large, some nothing.
+fn importance(n: usize) -> Vec<f32> {
+    weights(77, n).iter().map(|x| if *x < -0.04 { 0.0 } else { x * x * x.abs() }).collect()
+}
+
+/// A digest for each type, of rows with and without importance.
+fn types(table: &KernelTable) -> BTreeMap<String, String> {
+    // Ordinary rows, one of a few large values, one of zeros, one of the same value.
+    let mut values = weights(5, 7 * COLS);
+    values[COLS..2 * COLS].iter_mut().step_by(37).for_each(|x| *x *= 1e4);
+    values[2 * COLS..3 * COLS].fill(0.0);
+    values[3 * COLS..4 * COLS].fill(-0.125);
+    let importance = importance(COLS);
+    let quantized = GgmlType::ALL.iter().copied().filter(|ty| table.can_quantize(*ty));
+    let digest = |ty: GgmlType| {
+        let mut out = vec![0; ty.row_bytes(values.len()).expect("whole blocks")];
+        let mut all = Vec::new();
+        for importance in [None, Some(&importance[..])] {
+            table.quantize(ty, &values, importance, &mut out).expect("quantized");
+            all.extend_from_slice(&out);
+        }
+        (ty.name().to_string(), hex(&all))
+    };
+    quantized.map(digest).collect()
+}
+
+/// A digest for each file type, of a whole file.
+fn files(table: &KernelTable, threads: usize) -> BTreeMap<String, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = Memory::small();
+    let weighted = source.tensors.iter().map(|t| {
+        (t.shape.len() > 1 && t.name != "token_embd.weight").then(|| importance(t.cols()))
+    });
+    let weighted: Vec<_> = weighted.collect();
+    let digest = |file_type| {
+        let options = PlanOptions { imatrix: true, ..PlanOptions::new(file_type) };
+        let plan = Plan::new(&source, &options, table).ok()?;
+        let out = folder.path().join(file_type.name);
+        let importance = weighted.clone();
+        let to = WriteOptions { threads: Some(threads), importance, ..WriteOptions::default() };
+        let go_on = &mut |_: siskin_convert::Progress<'_>| ControlFlow::Continue(());
+        write(&source, &plan, table, &out, &to, go_on).expect("written");
+        Some((format!("file {}", file_type.name), hex(&fs::read(out).expect("a file"))))
+    };
+    FILE_TYPES.iter().filter_map(digest).collect()
+}
+
+#[test]
+fn bytes_are_the_same_at_every_level_and_those_recorded() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/quantized.json");
+    let levels = KernelTable::level_names();
+    let mut expected: Option<BTreeMap<String, String>> = None;
+    for (i, level) in levels.iter().enumerate() {
+        let table = KernelTable::for_level(level).expect("a level of this CPU");
+        let mut found = types(&table);
+        found.extend(files(&table, [1, 2, 8][i % 3]));
+        let expected = expected.get_or_insert_with(|| {
+            if std::env::var_os("SISKIN_RECORD").is_some() {
+                let json = serde_json::to_string_pretty(&found).expect("JSON");
+                fs::write(&data, json + "\n").expect("written");
+            }
+            serde_json::from_str(&fs::read_to_string(&data).expect("a file")).expect("JSON")
+        });
+        for (name, digest) in &found {
+            assert_eq!(Some(digest), expected.get(name), "{name} at level {level}");
+        }
+        assert_eq!(found.len(), expected.len());
+    }
+}
