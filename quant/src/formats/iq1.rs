@@ -90,13 +90,8 @@ impl BlockIQ1S {
 
 impl Search for BlockIQ1S {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        search_8(cpu, &IQ1_S, x, importance, out, Self::pack);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        search_8(cpu, &IQ1_S, x, weights, out, Self::pack);
     }
 }
 
@@ -180,13 +175,8 @@ impl BlockIQ1M {
 
 impl Search for BlockIQ1M {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        search_8(cpu, &IQ1_M, x, importance, out, Self::pack);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        search_8(cpu, &IQ1_M, x, weights, out, Self::pack);
     }
 }
 

@@ -95,13 +95,8 @@ impl BlockIQ2XXS {
 
 impl Search for BlockIQ2XXS {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        search_8(cpu, &GRID, x, importance, out, Self::pack);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        search_8(cpu, &GRID, x, weights, out, Self::pack);
     }
 }
 
@@ -182,13 +177,8 @@ impl BlockIQ2XS {
 
 impl Search for BlockIQ2XS {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        search_8(cpu, &IQ2_XS, x, importance, out, Self::pack);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        search_8(cpu, &IQ2_XS, x, weights, out, Self::pack);
     }
 }
 
@@ -262,13 +252,8 @@ impl BlockIQ2S {
 
 impl Search for BlockIQ2S {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        search_8(cpu, &IQ2_S, x, importance, out, Self::pack);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        search_8(cpu, &IQ2_S, x, weights, out, Self::pack);
     }
 }
 

@@ -96,13 +96,8 @@ impl BlockIQ3XXS {
 
 impl Search for BlockIQ3XXS {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        search_4(cpu, &IQ3_XXS, x, importance, out, Self::pack);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        search_4(cpu, &IQ3_XXS, x, weights, out, Self::pack);
     }
 }
 
@@ -185,13 +180,8 @@ impl BlockIQ3S {
 
 impl Search for BlockIQ3S {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        search_4(cpu, &IQ3_S, x, importance, out, Self::pack);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        search_4(cpu, &IQ3_S, x, weights, out, Self::pack);
     }
 }
 

@@ -55,13 +55,8 @@ impl Block for BlockIQ4NL {
 
 impl Search for BlockIQ4NL {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        let (d, codes) = curve::search(cpu, x, importance);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        let (d, codes) = curve::search(cpu, x, weights);
         for (out, (d, qs)) in out.iter_mut().zip(d.into_iter().zip(codes)) {
             *out = BlockIQ4NL { d: f16_bytes(d), qs };
         }
@@ -136,13 +131,8 @@ impl Block for BlockIQ4XS {
 
 impl Search for BlockIQ4XS {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        let found = curve::search_super(cpu, x, importance);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        let found = curve::search_super(cpu, x, weights);
         for (n, out) in out.iter_mut().enumerate() {
             *out = BlockIQ4XS { d: f16_bytes(found.d[8 * n]), ..Zeroable::zeroed() };
             let mut scales_h = 0;

@@ -51,13 +51,8 @@ impl Block for BlockMXFP4 {
 
 impl Search for BlockMXFP4 {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        let (exponents, codes) = fp4::search(cpu, x, importance);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        let (exponents, codes) = fp4::search(cpu, x, weights);
         for (out, (e, qs)) in out.iter_mut().zip(exponents.into_iter().zip(codes)) {
             *out = BlockMXFP4 { e, qs };
         }

@@ -70,14 +70,9 @@ impl Block for BlockQ2K {
 
 impl Search for BlockQ2K {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
         for (i, out) in out.iter_mut().enumerate() {
-            let values = Values::<16>::part(x, importance, i);
+            let values = Values::<16>::part(x, weights, i);
             let search = Affine { cpu, top: 3.0, most: 15.0, starts: STARTS };
             let found = search.integers::<16, 16>(&values);
             let codes = code_bytes(&search.codes(&values, &found.grid()), 0.0);

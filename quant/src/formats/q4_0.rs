@@ -41,13 +41,8 @@ impl Block for BlockQ4_0 {
 
 impl Search for BlockQ4_0 {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        let values = Values::<32>::new(x, importance);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        let values = Values::<32>::new(x, weights);
         let search = Centred { cpu, least: -8.0, most: 7.0, starts: STARTS };
         let scale = search.halves(&values);
         let codes = code_bytes(&search.codes(&values, scale), 8.0);

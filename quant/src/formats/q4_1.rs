@@ -60,13 +60,8 @@ impl Block for BlockQ4_1 {
 
 impl Search for BlockQ4_1 {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        let values = Values::<32>::new(x, importance);
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        let values = Values::<32>::new(x, weights);
         let search = Affine { cpu, top: 15.0, most: 0.0, starts: STARTS };
         let grid = search.halves(&values);
         let codes = code_bytes(&search.codes(&values, &grid), 0.0);

@@ -50,13 +50,8 @@ impl Block for BlockQ4K {
 
 impl Search for BlockQ4K {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        for (out, found) in out.iter_mut().zip(ScaleMin::search(cpu, 15.0, x, importance)) {
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        for (out, found) in out.iter_mut().zip(ScaleMin::search(cpu, 15.0, x, weights)) {
             let ScaleMin { d, dmin, scales, codes } = found;
             let mut qs = [0; 128];
             for n in 0..4 {

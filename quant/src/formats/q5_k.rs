@@ -52,13 +52,8 @@ impl Block for BlockQ5K {
 
 impl Search for BlockQ5K {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        for (out, found) in out.iter_mut().zip(ScaleMin::search(cpu, 31.0, x, importance)) {
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        for (out, found) in out.iter_mut().zip(ScaleMin::search(cpu, 31.0, x, weights)) {
             let ScaleMin { d, dmin, scales, codes } = found;
             let (mut qh, mut qs) = ([0; 32], [0; 128]);
             for n in 0..4 {

@@ -51,14 +51,9 @@ impl Block for BlockQ6K {
 
 impl Search for BlockQ6K {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
         for (i, out) in out.iter_mut().enumerate() {
-            let values = Values::<16>::part(x, importance, i);
+            let values = Values::<16>::part(x, weights, i);
             let search = Centred { cpu, least: -32.0, most: 31.0, starts: STARTS };
             let found = search.integers(&values, &SCALES);
             let codes = code_bytes(&search.codes(&values, found.d * found.scale), 32.0);

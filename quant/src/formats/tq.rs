@@ -68,15 +68,10 @@ impl BlockTQ1_0 {
 
 impl Search for BlockTQ1_0 {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        let (x, importance) = (x.as_chunks().0, importance.map(|i| i.as_chunks().0));
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        let (x, weights) = (x.as_chunks().0, weights.as_chunks().0);
         for (n, (out, x)) in out.iter_mut().zip(x).enumerate() {
-            let (d, codes) = ternary::search(cpu, x, importance.map(|i| &i[n]));
+            let (d, codes) = ternary::search(cpu, x, &weights[n]);
             *out = Self::pack(d, &codes);
         }
     }
@@ -147,15 +142,10 @@ impl BlockTQ2_0 {
 
 impl Search for BlockTQ2_0 {
     #[inline(always)]
-    fn search<L: Lanes>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-        out: &mut [Self],
-    ) {
-        let (x, importance) = (x.as_chunks().0, importance.map(|i| i.as_chunks().0));
+    fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
+        let (x, weights) = (x.as_chunks().0, weights.as_chunks().0);
         for (n, (out, x)) in out.iter_mut().zip(x).enumerate() {
-            let (d, codes) = ternary::search(cpu, x, importance.map(|i| &i[n]));
+            let (d, codes) = ternary::search(cpu, x, &weights[n]);
             *out = Self::pack(d, &codes);
         }
     }

@@ -53,11 +53,7 @@ struct Fit<L: Lanes> {
 impl<L: Lanes> SubBlocks<L> {
     /// From blocks of `N`.
     #[inline(always)]
-    fn new<const N: usize>(
-        cpu: Cpu<L>,
-        x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
-    ) -> Self {
+    fn new<const N: usize>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP]) -> Self {
         let mut values = [0.0; GROUP];
         let (mut up, mut down, mut far) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         let (blocks, _) = x.as_chunks::<N>();
@@ -74,7 +70,7 @@ impl<L: Lanes> SubBlocks<L> {
         }
         SubBlocks {
             cpu,
-            values: Values::new(&values, importance),
+            values: Values::new(&values, weights),
             far: cpu.load(&far),
             down: cpu.load(&down),
             up: cpu.load(&up),
@@ -186,9 +182,9 @@ fn code<L: Lanes>(t: F<L>) -> F<L> {
 pub fn search<L: Lanes>(
     cpu: Cpu<L>,
     x: &[f32; GROUP],
-    importance: Option<&[f32; GROUP]>,
+    weights: &[f32; GROUP],
 ) -> ([f32; LANES], [[u8; 16]; LANES]) {
-    let blocks = SubBlocks::new::<32>(cpu, x, importance);
+    let blocks = SubBlocks::new::<32>(cpu, x, weights);
     let mut best: Option<Fit<L>> = None;
     for tried in &TRIED {
         let fit = blocks.fit(tried);
@@ -214,12 +210,8 @@ pub struct Found {
 
 /// Scales, integers and codes of two blocks of 256 values.
 #[inline(always)]
-pub fn search_super<L: Lanes>(
-    cpu: Cpu<L>,
-    x: &[f32; GROUP],
-    importance: Option<&[f32; GROUP]>,
-) -> Found {
-    let blocks = SubBlocks::new::<256>(cpu, x, importance);
+pub fn search_super<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP]) -> Found {
+    let blocks = SubBlocks::new::<256>(cpu, x, weights);
     let (zero, one, most) = (cpu.splat(0.0), cpu.splat(1.0), cpu.splat(f32::MAX));
     let (least_l, most_l) = (cpu.splat(-32.0), cpu.splat(31.0));
     // The best scale of each sign for each sub-block by itself.

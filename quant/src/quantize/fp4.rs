@@ -16,7 +16,7 @@ const TRIED: [(f32, i32); 3] = [(0.125, -2), (0.0625, -3), (0.25, -1)];
 pub fn search<L: Lanes>(
     cpu: Cpu<L>,
     x: &[f32; GROUP],
-    importance: Option<&[f32; GROUP]>,
+    weights: &[f32; GROUP],
 ) -> ([u8; LANES], [[u8; 16]; LANES]) {
     let mut near = [0.0; GROUP];
     let mut exponents = [0; LANES];
@@ -29,7 +29,7 @@ pub fn search<L: Lanes>(
             *near = x * up;
         }
     }
-    let values = Values::<32>::new(&near, importance);
+    let values = Values::<32>::new(&near, weights);
     let (mut best, mut scale) = (cpu.splat(f32::MAX), cpu.splat(TRIED[0].0));
     let mut step = cpu.splat(0.0);
     for (s, exponent) in TRIED {

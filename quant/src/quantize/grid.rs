@@ -70,13 +70,13 @@ fn search_chunks<
     cpu: Cpu<L>,
     ty: &GridType<N, V>,
     x: &[f32; GROUP],
-    importance: Option<&[f32; GROUP]>,
+    weights: &[f32; GROUP],
     out: &mut [B],
     pack: fn(&Found<GROUPS>) -> B,
 ) {
-    let (x, importance) = (x.as_chunks().0, importance.map(|i| i.as_chunks().0));
+    let (x, weights) = (x.as_chunks().0, weights.as_chunks().0);
     for (n, (out, x)) in out.iter_mut().zip(x).enumerate() {
-        *out = pack(&search_one::<L, N, V, CHUNKS, GROUPS>(cpu, ty, x, importance.map(|i| &i[n])));
+        *out = pack(&search_one::<L, N, V, CHUNKS, GROUPS>(cpu, ty, x, &weights[n]));
     }
 }
 
@@ -86,11 +86,11 @@ pub fn search_8<L: Lanes, B>(
     cpu: Cpu<L>,
     ty: &GridType<8, 3>,
     x: &[f32; GROUP],
-    importance: Option<&[f32; GROUP]>,
+    weights: &[f32; GROUP],
     out: &mut [B],
     pack: fn(&Found<32>) -> B,
 ) {
-    search_chunks::<L, B, 8, 3, 2, 32>(cpu, ty, x, importance, out, pack);
+    search_chunks::<L, B, 8, 3, 2, 32>(cpu, ty, x, weights, out, pack);
 }
 
 /// Searches superblocks with groups of 4 and packs what is found.
@@ -99,11 +99,11 @@ pub fn search_4<L: Lanes, B>(
     cpu: Cpu<L>,
     ty: &GridType<4, 8>,
     x: &[f32; GROUP],
-    importance: Option<&[f32; GROUP]>,
+    weights: &[f32; GROUP],
     out: &mut [B],
     pack: fn(&Found<64>) -> B,
 ) {
-    search_chunks::<L, B, 4, 8, 4, 64>(cpu, ty, x, importance, out, pack);
+    search_chunks::<L, B, 4, 8, 4, 64>(cpu, ty, x, weights, out, pack);
 }
 
 /// 16 groups of `N` values: of each group the first value, of each the second and so on.
@@ -132,7 +132,7 @@ fn search_one<
     cpu: Cpu<L>,
     ty: &GridType<N, V>,
     x: &[f32; 256],
-    importance: Option<&[f32; 256]>,
+    weights: &[f32; 256],
 ) -> Found<GROUPS> {
     let mut found = Found {
         d: [0; 2],
@@ -163,8 +163,7 @@ fn search_one<
             *odd = signs.count_ones() % 2 == 1;
         }
     }
-    let w = importance.unwrap_or(&[1.0; 256]);
-    for (at, (x, w)) in x.iter().zip(w).enumerate() {
+    for (at, (x, w)) in x.iter().zip(weights).enumerate() {
         let (chunk, i, lane) = (at / N / LANES, at % N, at / N % LANES);
         block.x[chunk][i][lane] = *x;
         block.w[chunk][i][lane] = *w;

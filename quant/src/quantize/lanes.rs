@@ -223,18 +223,17 @@ pub struct Values<const N: usize> {
 }
 
 impl<const N: usize> Values<N> {
-    /// The first sub-blocks. Without importances all values have the same weight.
+    /// The first sub-blocks.
     #[inline(always)]
-    pub fn new(x: &[f32; GROUP], importance: Option<&[f32; GROUP]>) -> Self {
-        Self::part(x, importance, 0)
+    pub fn new(x: &[f32; GROUP], weights: &[f32; GROUP]) -> Self {
+        Self::part(x, weights, 0)
     }
 
     /// The sub-blocks after `part` times as many.
     #[inline(always)]
-    pub fn part(x: &[f32; GROUP], importance: Option<&[f32; GROUP]>, part: usize) -> Self {
+    pub fn part(x: &[f32; GROUP], weights: &[f32; GROUP], part: usize) -> Self {
         let rest = |x: &[f32; GROUP]| transposed(&x[(part * LANES * N).min(GROUP)..]);
-        let w = importance.map_or([[1.0; LANES]; N], rest);
-        Values { x: rest(x), w }
+        Values { x: rest(x), w: rest(weights) }
     }
 
     /// The values and weights of all sub-blocks at place `j`.

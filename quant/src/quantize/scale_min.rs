@@ -46,9 +46,9 @@ impl ScaleMin {
         cpu: Cpu<L>,
         top: f32,
         x: &[f32; GROUP],
-        importance: Option<&[f32; GROUP]>,
+        weights: &[f32; GROUP],
     ) -> [Self; 2] {
-        let values = Values::<32>::new(x, importance);
+        let values = Values::<32>::new(x, weights);
         let search = Affine { cpu, top, most: 63.0, starts: STARTS };
         let found = search.integers::<32, 8>(&values);
         let codes = code_bytes(&search.codes(&values, &found.grid()), 0.0);

@@ -11,16 +11,11 @@ const REFITS: usize = 3;
 
 /// The scale, f16, and `q + 1` of each value.
 #[inline(always)]
-pub fn search<L: Lanes>(
-    cpu: Cpu<L>,
-    x: &[f32; 256],
-    importance: Option<&[f32; 256]>,
-) -> ([u8; 2], [u8; 256]) {
+pub fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; 256], w: &[f32; 256]) -> ([u8; 2], [u8; 256]) {
     let mut codes = [1; 256];
     let Some((x, unit)) = near_one(x) else {
         return ([0; 2], codes);
     };
-    let w = importance.unwrap_or(&[1.0; 256]);
     let largest = max_abs(&x);
     let (mut d, mut gain) = (0.0, 0.0);
     for n in 0..TRIED + REFITS {
