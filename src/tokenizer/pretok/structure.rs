@@ -184,10 +184,15 @@ fn behavior(step: &Value, default: Behavior) -> Result<Behavior> {
 /// new.
 ///
 /// # Errors
-/// It is not JSON, or of a kind that does not cut text into words of bytes.
+/// It is not JSON, of a kind that does not cut text into words of bytes, or has new patterns that
+/// cannot be run.
 pub fn recognize_pre_tokenizer(json: &str, ignore_merges: bool) -> Result<Option<&'static str>> {
     let json = serde_json::from_str(json).map_err(bad)?;
-    Ok(recognize(&splits(&json)?, ignore_merges))
+    let name = recognize(&splits(&json)?, ignore_merges);
+    if name.is_none() {
+        Regexes::new(&json)?;
+    }
+    Ok(name)
 }
 
 fn recognize(splits: &[Split], ignore_merges: bool) -> Option<&'static str> {
@@ -375,6 +380,8 @@ mod tests {
             json!({"type": "Digits", "individual_digits": true}),
             json!({"type": "Sequence"}),
             json!({"type": "Split", "pattern": {}, "behavior": "Isolated"}),
+            json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated"}, bytes]}),
         ] {
             assert!(name(&json, false).is_err(), "{json}");
         }

@@ -138,6 +138,7 @@ fn tokenizers_of_unknown_kinds_are_refused() {
         (&|j| j["model"]["vocab"]["far"] = json!(4000), "\"far\" has id 4000"),
         (&|j| j["model"]["vocab"]["same"] = json!(7), "both have id 7"),
         (&|j| j["pre_tokenizer"]["pretokenizers"][0]["type"] = json!("Unknown"), "Unknown"),
+        (&|j| j["pre_tokenizer"]["pretokenizers"][0]["pattern"] = json!({"Regex": "(a"}), "(a"),
     ] {
         let error = refused(change);
         assert!(error.contains("tokenizer.json") && error.contains(message), "{error}");
