@@ -159,6 +159,24 @@ fn tokenizers_of_unknown_kinds_are_refused() {
 }
 
 #[test]
+fn tokens_added_to_an_encoder_are_found_in_text() {
+    let copy = Copy::of("bert");
+    copy.edit_json("tokenizer.json", |json| {
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        // Ids that the model's own vocabulary does not have, as where tokens were added later.
+        vocab.retain(|_, id| id.as_u64().unwrap() < 68);
+        let added = json["added_tokens"].as_array_mut().unwrap();
+        added.push(json!({"id": 68, "content": "<tag>", "special": false}));
+        added.push(json!({"id": 69, "content": "[X]", "special": true}));
+    });
+    let tokenizer = tokenizer(&open(copy.path()).unwrap());
+    assert!(tokenizer.is_control(69));
+    let options = EncodeOptions { parse_special: true, ..EncodeOptions::default() };
+    let ids = tokenizer.encode("<tag>[X]", options).unwrap();
+    assert!(ids.windows(2).any(|pair| pair == [68, 69]), "{ids:?}");
+}
+
+#[test]
 fn a_vocabulary_of_words_alone_will_do_for_bert() {
     let copy = Copy::of("bert");
     let want = tokenizer(&open(copy.path()).unwrap());
