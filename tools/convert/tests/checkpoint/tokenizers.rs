@@ -138,6 +138,14 @@ fn tokenizers_of_unknown_kinds_are_refused() {
         (&|j| j["model"]["vocab"]["far"] = json!(4000), "\"far\" has id 4000"),
         (&|j| j["model"]["vocab"]["same"] = json!(7), "both have id 7"),
         (&|j| j["pre_tokenizer"]["pretokenizers"][0]["type"] = json!("Unknown"), "Unknown"),
+        (&|j| j["normalizer"] = json!({"type": "Lowercase"}), "Lowercase"),
+        (
+            &|j| {
+                let steps = json!([{"type": "NFC"}, {"type": "Replace", "content": "x"}]);
+                j["normalizer"] = json!({"type": "Sequence", "normalizers": steps});
+            },
+            "Replace",
+        ),
         (&|j| j["pre_tokenizer"]["pretokenizers"][0]["pattern"] = json!({"Regex": "(a"}), "(a"),
     ] {
         let error = refused(change);
@@ -174,6 +182,20 @@ fn tokens_added_to_an_encoder_are_found_in_text() {
     let options = EncodeOptions { parse_special: true, ..EncodeOptions::default() };
     let ids = tokenizer.encode("<tag>[X]", options).unwrap();
     assert!(ids.windows(2).any(|pair| pair == [68, 69]), "{ids:?}");
+}
+
+#[test]
+fn text_that_would_be_composed_is_told() {
+    let copy = Copy::of("qwen2");
+    let notes = |normalizer: Value| {
+        copy.edit_json("tokenizer.json", |json| {
+            json.insert("normalizer".into(), normalizer);
+        });
+        open(copy.path()).unwrap().notes().iter().filter(|note| note.contains("NFC")).count()
+    };
+    assert_eq!(notes(json!({"type": "NFC"})), 1);
+    assert_eq!(notes(json!({"type": "Sequence", "normalizers": []})), 0);
+    assert_eq!(notes(json!(null)), 0);
 }
 
 #[test]

@@ -120,6 +120,13 @@ fn byte_level(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     json.no_affixes(path)?;
+    if json.leaves_text(path)? {
+        notes.push(
+            "the tokenizer composes text (NFC), of which the file cannot tell: text with letters \
+             and accents apart becomes other tokens"
+                .to_string(),
+        );
+    }
     let Some(VocabJson::Ids(vocab)) = &json.model.vocab else {
         return Err(Error::file(path, "model.vocab is missing"));
     };
