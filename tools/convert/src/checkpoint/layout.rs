@@ -224,8 +224,13 @@ impl Finder<'_> {
     /// The rotary factors, which are computed.
     fn rope(&mut self, config: &Config) -> Result<()> {
         let (full, _) = config.ropes()?;
-        if full.kind != "llama3" || self.family.required(&names::ROPE_FREQS).is_none() {
+        if full.kind != "llama3" {
             return Ok(());
+        }
+        if self.family.required(&names::ROPE_FREQS).is_none() {
+            let arch = self.family.arch;
+            let reason = format!("rope_parameters: the kind \"llama3\" is not known for `{arch}`");
+            return Err(full.error(reason));
         }
         let factors = llama3_factors(&full, self.sizes.n_rot)?;
         self.tensors.push((names::ROPE_FREQS.gguf.to_string(), vec![factors.len() as u64]));
