@@ -20,7 +20,7 @@ use super::keys::Keys;
 use crate::{Error, Result};
 use hub::{TokenizerJson, VocabJson};
 use sentencepiece::SentencePiece;
-use vocab::{TokenType, Tokens, looks_special};
+use vocab::{TokenType, Tokens};
 
 /// The files of a folder that say how text becomes tokens.
 struct Files<'a> {
