@@ -155,8 +155,8 @@ impl KernelTable {
     ///
     /// The importance of a column is the weight of its squared error, at least 0 and relative to the
     /// others' (an importance matrix holds the mean squares of a column's activations). There are as
-    /// many as a row has values, and the values are whole rows. Without, a value is weighted by its
-    /// size as the format finds best.
+    /// many as a row has values, and the values are whole rows. Without, all
+    /// columns matter the same.
     ///
     /// The bytes of a block depend on its values and their importances alone, and are the same at
     /// every level. A NaN or an infinity gives blocks without meaning.

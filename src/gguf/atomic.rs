@@ -66,24 +66,30 @@ impl AtomicFile {
         &self.target
     }
 
+    fn io(&self, source: io::Error) -> Error {
+        Error::Io { path: self.target.clone(), source }
+    }
+
+    /// Has the system write everything to the disk, so that no more than a name is missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot.
+    pub fn sync(&mut self) -> Result<()> {
+        let Some(buffer) = &mut self.file else { return Ok(()) };
+        let written = buffer.flush().and_then(|()| buffer.get_ref().sync_all());
+        written.map_err(|source| self.io(source))
+    }
+
     /// Has the system write everything to the disk and gives the file its name.
     ///
     /// # Errors
-    /// [`Error::Io`]; the target is then as it was before.
+    /// [`Error::Io`]; the target is then as it was before, unless it was the folder, with the new
+    /// name in it, that could not be written to the disk.
     pub fn commit(mut self) -> Result<()> {
-        let io = |source| Error::Io { path: self.target.clone(), source };
-        let Some(mut buffer) = self.file.take() else { return Ok(()) };
-        let written = buffer
-            .flush()
-            .and_then(|()| buffer.get_ref().sync_all())
-            .and_then(|()| fs::rename(&self.temporary, &self.target));
-        if let Err(source) = written {
-            // For `drop`, which then removes it.
-            self.file = Some(buffer);
-            return Err(Error::Io { path: self.target.clone(), source });
-        }
-        drop(buffer);
-        sync_folder(&self.target).map_err(io)
+        self.sync()?;
+        fs::rename(&self.temporary, &self.target).map_err(|source| self.io(source))?;
+        self.file = None;
+        sync_folder(&self.target).map_err(|source| self.io(source))
     }
 }
 

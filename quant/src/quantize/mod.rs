@@ -45,8 +45,8 @@ pub trait Search: Block {
     /// Quantizes the first `out.len()` blocks of the values, at least one.
     ///
     /// The bits of a block depend on its own values and importances only. No value is NaN or
-    /// beyond ±3e8. Importances are within 1e-7 to 1, the greatest of a block being 1; without, the
-    /// format chooses its weights.
+    /// beyond ±3e8. Importances are within 1e-7 to 1, the greatest of a block being 1; without, all
+    /// values matter the same.
     fn search<L: Lanes>(
         cpu: Cpu<L>,
         x: &[f32; GROUP],

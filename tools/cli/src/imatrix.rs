@@ -83,7 +83,9 @@ pub fn main(mut args: ImatrixArgs) -> anyhow::Result<()> {
     inputs.iter().try_for_each(|input| imatrix.merge(input))?;
     if let Some((text, sums)) = collected {
         imatrix.add_collected(&sums)?;
-        imatrix.datasets.push(text.display().to_string());
+        // Not the path: where it lies on this machine is nobody's concern.
+        let name = text.file_name().unwrap_or_default().to_string_lossy();
+        imatrix.datasets.push(name.into_owned());
     }
     imatrix.save(&target)?;
     let (tensors, chunks) = (imatrix.entries().len(), imatrix.chunk_count());

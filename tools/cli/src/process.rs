@@ -19,6 +19,8 @@ impl std::error::Error for Interrupted {}
 
 static CURRENT: Mutex<Option<CancelHandle>> = Mutex::new(None);
 static PRESSED: AtomicBool = AtomicBool::new(false);
+/// Something would be left behind if the process ended at once.
+static UNINTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn set_current(handle: Option<CancelHandle>) {
     *CURRENT.lock().unwrap_or_else(|e| e.into_inner()) = handle;
@@ -57,7 +59,8 @@ pub fn handle_interrupts() -> anyhow::Result<()> {
     ONCE.call_once(|| {
         result = ctrlc::set_handler(|| {
             // A second time: the computation does not react; leave at once.
-            if PRESSED.swap(true, Ordering::Relaxed) {
+            let again = PRESSED.swap(true, Ordering::Relaxed);
+            if again && !UNINTERRUPTED.load(Ordering::Relaxed) {
                 std::process::exit(130);
             }
             if let Ok(current) = CURRENT.lock()
@@ -70,7 +73,26 @@ pub fn handle_interrupts() -> anyhow::Result<()> {
     Ok(result?)
 }
 
-/// True if Ctrl-C was pressed since [`handle_interrupts`].
+/// While it lives, Ctrl-C ends the process in no other way than by [`interrupted`], however often it
+/// is pressed: a file that is being written is removed first.
+pub struct Uninterrupted(());
+
+impl Uninterrupted {
+    /// From now on.
+    pub fn new() -> anyhow::Result<Uninterrupted> {
+        handle_interrupts()?;
+        UNINTERRUPTED.store(true, Ordering::Relaxed);
+        Ok(Uninterrupted(()))
+    }
+}
+
+impl Drop for Uninterrupted {
+    fn drop(&mut self) {
+        UNINTERRUPTED.store(false, Ordering::Relaxed);
+    }
+}
+
+/// True if Ctrl-C was pressed, or the process was asked to end, since [`handle_interrupts`].
 pub fn interrupted() -> bool {
     PRESSED.load(Ordering::Relaxed)
 }

@@ -11,9 +11,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use siskin::GgmlType;
-use siskin_convert::budget::{Choice, Size};
+use siskin_convert::budget::{Budget, Choice, Size};
 use siskin_convert::mix::{Role, is_quantized};
 use siskin_convert::plan::{n_bytes, weight_type};
+use siskin_convert::write::{Split, refuse_existing};
 use siskin_convert::{
     FILE_TYPES, FileType, Imatrix, Key, Plan, PlanOptions, Progress, Source, TensorRule,
     WriteOptions, Written,
@@ -47,8 +48,8 @@ pub struct TypeArgs {
     /// The type of the embeddings.
     #[arg(long, visible_alias = "token-embedding-type", value_name = "TYPE")]
     pub embedding_type: Option<String>,
-    /// An importance matrix (`siskin imatrix` makes one): which columns matter more. It makes the
-    /// same size better, and types below 3 bits need it.
+    /// An importance matrix (`siskin imatrix` makes one): which columns matter more. The smallest
+    /// types need it (see below), and it makes the others better.
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// Quantize tensors that are quantized already. This loses more than quantizing the original.
@@ -106,9 +107,13 @@ pub fn file_types_help() -> String {
 #[derive(Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Parts of at most this size each, for example 2G.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    /// Several files, each with at most this size of weights, for example 2G; the first has the
+    /// metadata besides.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, conflicts_with = "size")]
     pub split_size: Option<u64>,
+    /// As many files as the source has, with the same tensors in each.
+    #[arg(long, conflicts_with_all = ["split_size", "size"])]
+    pub keep_split: bool,
     /// Replace a file that is there.
     #[arg(long)]
     pub force: bool,
@@ -159,8 +164,13 @@ pub fn write(
         (Some(name), Some(_)) => bail!("both a file type ({name}) and a size are given: take one"),
         (None, None) => bail!("which file type? q4_k_m is the usual choice; --help lists them"),
     };
+    if !args.dry_run {
+        // Said before the work, and again when the parts are known.
+        refuse_existing(&[out.to_path_buf()], args.force)?;
+    }
     let imatrix = types.imatrix.as_ref().map(Imatrix::open).transpose()?;
-    process::handle_interrupts()?;
+    let keys = imatrix.as_ref().map(imatrix_keys).unwrap_or_default();
+    let _writing = process::Uninterrupted::new()?;
     let start = Instant::now();
     let (plan, choices) = match types.wanted_size() {
         Some(size) => {
@@ -170,11 +180,12 @@ pub fn write(
             };
             let bar = ProgressBar::new(source.tensors().len() as u64)
                 .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tensors measured")?);
-            let plan =
-                Plan::for_size(source, size, &plan_options, &importance, &table, &|done, _| {
-                    bar.set_position(done as u64);
-                    !process::interrupted()
-                });
+            let (importance, threads) = (&importance, args.threads);
+            let budget = Budget { size, importance, keys: &keys, threads };
+            let plan = Plan::for_size(source, &plan_options, &budget, &table, &|done, _| {
+                bar.set_position(done as u64);
+                !process::interrupted()
+            });
             bar.finish_and_clear();
             plan.map_err(ended)?
         }
@@ -183,13 +194,17 @@ pub fn write(
     plan.notes.iter().for_each(|note| output::note(note));
     let mut options = WriteOptions {
         threads: args.threads,
-        split: args.split_size,
+        split: match args.split_size {
+            Some(bytes) => Split::Bytes(bytes),
+            None if args.keep_split => Split::Keep,
+            None => Split::None,
+        },
+        keys,
         overwrite: args.force,
         ..WriteOptions::default()
     };
     if let Some(imatrix) = &imatrix {
         options.importance = plan.importance(source.tensors(), imatrix)?;
-        options.keys = imatrix_keys(imatrix);
     }
     if args.dry_run {
         return report(source, &plan, &choices, None, args);
@@ -215,7 +230,7 @@ fn ended(error: siskin_convert::Error) -> anyhow::Error {
 }
 
 /// What a file says of the importance matrix that it was made with, in llama.cpp's keys. Of the
-/// path no more than the name: where it lay on this machine is nobody's concern.
+/// path no more than the name.
 fn imatrix_keys(imatrix: &Imatrix) -> Vec<(String, Key)> {
     let name = imatrix.path().file_name().unwrap_or_default().to_string_lossy();
     let mut keys = vec![("quantize.imatrix.file".to_string(), Key::Str(name.into_owned()))];
@@ -255,7 +270,7 @@ fn chosen(source: &dyn Source, choices: &[Choice]) -> anyhow::Result<String> {
         writeln!(
             text,
             "{:<12} {:>9.3}% {:>17.1}%  {}",
-            format!("{role:?}"),
+            role.name(),
             100.0 * of.noise / n as f64,
             100.0 * of.divergence / total.max(f64::MIN_POSITIVE),
             types.join(", ")
@@ -275,6 +290,7 @@ fn report(
     let tensors = source.tensors();
     let before: u64 = tensors.iter().map(|t| n_bytes(t, t.ty)).sum();
     let after = plan.n_bytes(tensors);
+    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
     let bits = plan.bits_per_weight(tensors);
     let types = by_type(source, plan);
     if args.json {
@@ -291,6 +307,7 @@ fn report(
             .collect();
         return output::json(&json!({
             "paths": written.map(|(w, _)| &w.paths),
+            "file_bytes": written.map(|(w, _)| w.paths.iter().map(size).sum::<u64>()),
             "seconds": written.map(|(_, seconds)| seconds),
             "bytes_before": before,
             "bytes": after,

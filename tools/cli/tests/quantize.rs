@@ -149,3 +149,129 @@ fn no_space_left_is_an_error_that_leaves_nothing() {
     assert!(stderr.contains("out.gguf") && stderr.contains("too large"), "{stderr}");
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }
+
+/// An importance matrix of a tiny model.
+fn imatrix(folder: &Path, model: &str) -> String {
+    let text = file(folder, "text.txt", "He thanked the hen in the inn, then ran on. ".repeat(8));
+    let out = path(folder, "imatrix.gguf");
+    let ended = siskin(&["imatrix", "-m", model, "-f", &text, "-o", &out, "-c", "32"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    out
+}
+
+#[test]
+fn an_importance_matrix_is_used_and_named_and_not_inherited() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = tiny("llama");
+    let matrix = imatrix(folder.path(), &model);
+    let (plain, with) = (path(folder.path(), "plain.gguf"), path(folder.path(), "with.gguf"));
+    let args = ["--tensor", "weight=q4_0"];
+    let run = |out: &str, from: &str, more: &[&str]| {
+        let ended = siskin(&[&["quantize", from, out, "q8_0"], &args[..], more].concat());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        GgufFile::open(out).expect("a file")
+    };
+    let (a, b) = (run(&plain, &model, &[]), run(&with, &model, &["--imatrix", &matrix]));
+    let tensor = |file: &GgufFile| {
+        let found = file.tensor("blk.0.ffn_down.weight").expect("a tensor");
+        (found.ty.name(), file.tensor_data(found).to_vec())
+    };
+    assert_eq!(tensor(&a).0, tensor(&b).0);
+    assert!(tensor(&a).1 != tensor(&b).1, "the matrix changes nothing");
+    let said = |file: &GgufFile| {
+        let metadata = file.metadata();
+        (
+            metadata.str("quantize.imatrix.file").expect("text").map(String::from),
+            metadata.str("quantize.imatrix.dataset").expect("text").map(String::from),
+        )
+    };
+    assert_eq!(said(&b), (Some("imatrix.gguf".into()), Some("text.txt".into())));
+    // What was said of one file does not hold for what is made of it.
+    let again = path(folder.path(), "again.gguf");
+    assert_eq!(said(&run(&again, &with, &["--allow-requantize"])), (None, None));
+    let other = ["--allow-requantize", "--imatrix", &matrix, "--force"];
+    assert!(said(&run(&again, &with, &other)).0.is_some());
+    let refusal = ["imatrix.gguf"];
+    let other = path(folder.path(), "other.gguf");
+    refused(&["quantize", &tiny("gemma3"), &other, "q8_0", "--imatrix", &matrix], &refusal);
+}
+
+#[test]
+fn a_size_counts_the_keys_and_the_types_that_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = tiny("qwen2");
+    let matrix = imatrix(folder.path(), &model);
+    let out = path(folder.path(), "out.gguf");
+    for size in [60_000u64, 70_000, 90_000] {
+        let size_arg = size.to_string();
+        let args = ["quantize", &model, &out, "--force", "--size", &size_arg];
+        let more = ["--imatrix", &matrix, "--output-type", "q8_0"];
+        let ended = siskin(&[&args[..], &more].concat());
+        if ended.stderr.contains("smallest types") {
+            continue;
+        }
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let bytes = fs::metadata(&out).expect("a file").len();
+        assert!(bytes <= size, "{bytes} of {size}");
+        let file = GgufFile::open(&out).expect("a file");
+        // The embeddings are the output matrix.
+        let output = file.tensor("token_embd.weight").map(|t| t.ty.name());
+        assert_eq!(output, Some("Q8_0"));
+    }
+    refused(
+        &["quantize", &model, &out, "--size", "90000", "--split-size", "1M"],
+        &["--split-size"],
+    );
+}
+
+#[test]
+fn parts_are_kept_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (parts, out) = (path(folder.path(), "parts.gguf"), path(folder.path(), "out.gguf"));
+    let args = ["quantize", &tiny("llama"), &parts, "f16", "--split-size", "30K", "--json"];
+    let made = json(&siskin(&args));
+    let first = made[0]["paths"][0].as_str().expect("a path").to_string();
+    let count = made[0]["paths"].as_array().expect("paths").len();
+    assert!(count > 2, "{count}");
+    let kept = json(&siskin(&["quantize", &first, &out, "q8_0", "--keep-split", "--json"]));
+    let kept_first = kept[0]["paths"][0].as_str().expect("a path");
+    let (from, to) = (GgufFile::open(&first), GgufFile::open(kept_first));
+    let (from, to) = (from.expect("a file"), to.expect("a file"));
+    assert_eq!(to.n_parts(), count);
+    for tensor in from.tensors() {
+        assert_eq!(to.tensor(&tensor.name).map(|t| t.part), Some(tensor.part), "{}", tensor.name);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn whoever_ends_it_nothing_is_left() {
+    use std::time::{Duration, Instant};
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let shape = path(folder.path(), "shape.gguf");
+    let saved = ["bench", "--shape", "smollm2-135m", "--type", "q4_0", "--save", &shape];
+    let ended = siskin(&[&saved[..], &["-p", "1", "-n", "0", "-r", "1"]].concat());
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let out = path(folder.path(), "out.gguf");
+    let twice = [Signal::SIGINT, Signal::SIGINT];
+    for signals in [&twice[..], &[Signal::SIGTERM]] {
+        let args = ["quantize", &shape, &out, "iq3_s", "--allow-requantize", "-t", "1"];
+        let mut child = common::command(&args).spawn().expect("the command starts");
+        // It is at work when there is something that could be left.
+        let start = Instant::now();
+        while fs::read_dir(folder.path()).expect("a folder").count() < 2 {
+            assert!(start.elapsed() < Duration::from_secs(60), "it does not begin");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for signal in signals {
+            kill(Pid::from_raw(child.id() as i32), *signal).expect("a process");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(child.wait().expect("an end").code(), Some(130));
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+}

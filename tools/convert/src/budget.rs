@@ -14,20 +14,21 @@
 //! and every tensor starts with its smallest type; then, again and again, the step to a larger type
 //! is taken that saves the most divergence for each byte, until no step fits.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 use siskin::GgmlType;
-use siskin::gguf::Builder;
 use siskin_quant::formats;
 use siskin_quant::table::KernelTable;
 
 use crate::mix::{self, Role};
 use crate::plan::{Plan, n_bytes};
-use crate::write::ALIGNMENT;
+use crate::write::{self, ALIGNMENT, Key};
 use crate::{Error, FileType, Result, Source, TensorDesc};
 
-/// The types that a tensor can get, where its rows are whole blocks of them: those with fast
-/// kernels.
-pub const TYPES: [GgmlType; 12] = [
+/// The types that a tensor can get, besides its own, where its rows are whole blocks of them: those
+/// with fast kernels.
+pub const TYPES: [GgmlType; 11] = [
     GgmlType::Q2_K,
     GgmlType::Q3_K,
     GgmlType::IQ4_XS,
@@ -39,7 +40,6 @@ pub const TYPES: [GgmlType; 12] = [
     GgmlType::Q5_1,
     GgmlType::Q6_K,
     GgmlType::Q8_0,
-    GgmlType::BF16,
 ];
 
 /// Values of a tensor that are quantized to measure a type, about.
@@ -73,89 +73,121 @@ struct Candidate {
     noise: f64,
 }
 
-/// The divergence, in nats, for a share of noise of 1 in one tensor of a model of `n_layer` layers.
+/// The divergence, in nats, for a share of noise of 1 in one tensor of a model of `n_layer` layers;
+/// `tied`: the embeddings are the output matrix.
 ///
-/// Measured with SmolLM2 135M, Gemma 3 270M and Qwen2.5 Coder 0.5B (tools/peers/sensitivity.py):
-/// one role at a time was quantized, and the divergence from the original divided by the noise. The
-/// figures are geometric means over the three.
+/// Measured by tools/peers/sensitivity.py: a role at a time was quantized, and the divergence from
+/// the original divided by the noise. SENSITIVITY_SOURCE
 pub fn sensitivity(tensor: &TensorDesc, n_layer: usize, tied: bool) -> f64 {
-    let layers = n_layer.max(1) as f64;
-    match Role::of(&tensor.name) {
-        Role::Output => 1.0,
-        Role::TokenEmbd if tied => 1.0,
-        Role::TokenEmbd => 0.5,
-        Role::AttnQ => 1.0 / layers,
-        Role::AttnK => 1.0 / layers,
-        Role::AttnV => 1.0 / layers,
-        Role::AttnQkv => 1.0 / layers,
-        Role::AttnOutput => 1.0 / layers,
-        Role::FfnGate => 1.0 / layers,
-        Role::FfnUp => 1.0 / layers,
-        Role::FfnDown => 1.0 / layers,
-        Role::Other => 1.0 / layers,
+    let of_layer = match Role::of(&tensor.name) {
+        Role::Output => return 8.9,
+        Role::TokenEmbd if tied => return 8.9,
+        Role::TokenEmbd => return 2.0,
+        Role::AttnQ => 2.5,
+        Role::AttnK => 2.4,
+        Role::AttnV | Role::AttnQkv => 11.6,
+        Role::AttnOutput => 2.3,
+        Role::FfnGate => 2.8,
+        Role::FfnUp => 6.2,
+        Role::FfnDown => 11.1,
+        Role::Other => 5.0,
+    };
+    of_layer / n_layer.max(1) as f64
+}
+
+/// What is asked for, and what helps to choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget<'a> {
+    /// How large the file may be.
+    pub size: Size,
+    /// As in [`WriteOptions`](crate::WriteOptions).
+    pub importance: &'a [Option<Vec<f32>>],
+    /// The keys that will be added: they count.
+    pub keys: &'a [(String, Key)],
+    /// As in [`WriteOptions`](crate::WriteOptions).
+    pub threads: Option<usize>,
+}
+
+impl Budget<'_> {
+    /// Chooses types for a size.
+    ///
+    /// `fixed` is a plan by whose types everything goes that is no matrix, or for which `free` says
+    /// no: there a user has said what to take. `progress` is told how many tensors of how many are
+    /// measured, from several threads, and ends the work with `false`.
+    ///
+    /// # Errors
+    /// The source cannot be read, even the smallest types are too large, or [`Error::Cancelled`].
+    pub fn choose(
+        &self,
+        source: &dyn Source,
+        fixed: &Plan,
+        free: &(dyn Fn(&TensorDesc) -> bool + Sync),
+        table: &KernelTable,
+        progress: &(dyn Fn(usize, usize) -> bool + Sync),
+    ) -> Result<(Plan, Vec<Choice>)> {
+        let tensors = source.tensors();
+        let done = AtomicUsize::new(0);
+        let one = |(i, tensor): (usize, &TensorDesc)| {
+            if !progress(done.load(Ordering::Relaxed), tensors.len()) {
+                return Err(Error::Cancelled);
+            }
+            let found = if mix::is_quantized(tensor) && free(tensor) {
+                let importance = self.importance.get(i).and_then(Option::as_deref);
+                Sample::read(source, i, importance)?.candidates(table)?
+            } else {
+                let ty = fixed.types[i];
+                vec![Candidate { ty, bytes: padded(tensor, ty), noise: 0.0 }]
+            };
+            source.done(i);
+            done.fetch_add(1, Ordering::Relaxed);
+            Ok(found)
+        };
+        let measured: Vec<Result<Vec<Candidate>>> = write::pool(self.threads)?
+            .install(|| tensors.par_iter().enumerate().with_max_len(1).map(one).collect());
+        let candidates = measured.into_iter().collect::<Result<Vec<_>>>()?;
+
+        let tied = !tensors.iter().any(|t| Role::of(&t.name) == Role::Output);
+        let n_layer = source.facts().n_layer;
+        let weights: Vec<f64> = tensors.iter().map(|t| sensitivity(t, n_layer, tied)).collect();
+        let room = match self.size {
+            Size::Bytes(bytes) => bytes.saturating_sub(self.head_bytes(source, fixed)?),
+            Size::BitsPerWeight(bits) => {
+                let values: u64 = tensors.iter().map(TensorDesc::n_values).sum();
+                (bits * values as f64 / 8.0) as u64
+            }
+        };
+        let picks = fill(&candidates, &weights, room)?;
+        let choice = |((pick, all), weight): ((&usize, &Vec<Candidate>), &f64)| {
+            let Candidate { ty, noise, .. } = all[*pick];
+            Choice { ty, noise, divergence: noise * weight }
+        };
+        let choices: Vec<Choice> =
+            picks.iter().zip(&candidates).zip(&weights).map(choice).collect();
+        let types: Vec<GgmlType> = choices.iter().map(|c| c.ty).collect();
+        let file_type = most_used(tensors, &types).map_or(fixed.file_type, |t| t.number);
+        Ok((Plan { types, file_type, notes: Vec::new() }, choices))
+    }
+
+    /// Bytes of a file before the data, which do not depend on the types.
+    fn head_bytes(&self, source: &dyn Source, plan: &Plan) -> Result<u64> {
+        let mut count = Count(0);
+        let tensors = 0..source.tensors().len();
+        write::declare(source, plan, self.keys, tensors, None)?.start(&mut count)?;
+        Ok(count.0)
     }
 }
 
-/// Chooses types for a size.
-///
-/// `fixed` is a plan by whose types everything goes that is no matrix, or for which `chosen` says
-/// no: there a user has said what to take. `importance` is as in
-/// [`WriteOptions`](crate::WriteOptions). `progress` is told how many tensors of how many are
-/// measured, from several threads, and ends the work with `false`.
-///
-/// # Errors
-/// The source cannot be read, even the smallest types are too large, or [`Error::Cancelled`].
-pub fn choose(
-    source: &dyn Source,
-    size: Size,
-    fixed: &Plan,
-    chosen: &(dyn Fn(&TensorDesc) -> bool + Sync),
-    importance: &[Option<Vec<f32>>],
-    table: &KernelTable,
-    progress: &(dyn Fn(usize, usize) -> bool + Sync),
-) -> Result<(Plan, Vec<Choice>)> {
-    let tensors = source.tensors();
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    let measure = |(i, tensor): (usize, &TensorDesc)| {
-        let types: Vec<GgmlType> = if mix::is_quantized(tensor) && chosen(tensor) {
-            let fits = |ty: &&GgmlType| tensor.cols().is_multiple_of(ty.block_len());
-            TYPES.iter().filter(fits).copied().collect()
-        } else {
-            vec![fixed.types[i]]
-        };
-        let importance = importance.get(i).and_then(Option::as_deref);
-        let found = measure(source, i, &types, importance, table)?;
-        let n = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-        if progress(n, tensors.len()) { Ok(found) } else { Err(Error::Cancelled) }
-    };
-    let measured: Vec<Result<Vec<Candidate>>> =
-        tensors.par_iter().enumerate().with_max_len(1).map(measure).collect();
-    let candidates = measured.into_iter().collect::<Result<Vec<_>>>()?;
+/// Counts what is written.
+struct Count(u64);
 
-    let tied = !tensors.iter().any(|t| Role::of(&t.name) == Role::Output);
-    let n_layer = source.facts().n_layer;
-    let weights: Vec<f64> = tensors.iter().map(|t| sensitivity(t, n_layer, tied)).collect();
-    let room = match size {
-        Size::Bytes(bytes) => bytes.saturating_sub(head_bytes(source, fixed)?),
-        Size::BitsPerWeight(bits) => {
-            let values: u64 = tensors.iter().map(TensorDesc::n_values).sum();
-            (bits * values as f64 / 8.0) as u64
-        }
-    };
-    let picks = fill(&candidates, &weights, room)?;
-    let choices: Vec<Choice> = picks
-        .iter()
-        .zip(&candidates)
-        .zip(&weights)
-        .map(|((pick, all), weight)| Choice {
-            ty: all[*pick].ty,
-            noise: all[*pick].noise,
-            divergence: all[*pick].noise * weight,
-        })
-        .collect();
-    let types: Vec<GgmlType> = choices.iter().map(|c| c.ty).collect();
-    let file_type = most_used(tensors, &types).map_or(fixed.file_type, |t| t.number);
-    Ok((Plan { types, file_type, notes: Vec::new() }, choices))
+impl std::io::Write for &mut Count {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0 += data.len() as u64;
+        Ok(data.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The file type named after the type that most weights have.
@@ -167,81 +199,71 @@ fn most_used(tensors: &[TensorDesc], types: &[GgmlType]) -> Option<&'static File
     types.iter().copied().max_by_key(|ty| (values(*ty), *ty)).and_then(FileType::of_base)
 }
 
-/// Bytes of a file before the data.
-fn head_bytes(source: &dyn Source, plan: &Plan) -> Result<u64> {
-    struct Count(u64);
-    impl std::io::Write for &mut Count {
-        fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-            self.0 += data.len() as u64;
-            Ok(data.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut builder = Builder::new();
-    source.metadata(&mut builder)?;
-    builder.put("general.file_type", &plan.file_type)?;
-    builder.put("general.quantization_version", &2u32)?;
-    for (tensor, ty) in source.tensors().iter().zip(&plan.types) {
-        builder.tensor(&tensor.name, *ty, &tensor.shape)?;
-    }
-    let mut count = Count(0);
-    builder.start(&mut count)?;
-    Ok(count.0)
-}
-
 /// Bytes of a tensor in a file.
 fn padded(tensor: &TensorDesc, ty: GgmlType) -> u64 {
     n_bytes(tensor, ty).next_multiple_of(ALIGNMENT)
 }
 
-/// Measures the noise of each type in a tensor, on some of its rows.
-fn measure(
-    source: &dyn Source,
-    index: usize,
-    types: &[GgmlType],
-    importance: Option<&[f32]>,
-    table: &KernelTable,
-) -> Result<Vec<Candidate>> {
-    let tensor = &source.tensors()[index];
-    if let [ty] = types {
-        return Ok(vec![Candidate { ty: *ty, bytes: padded(tensor, *ty), noise: 0.0 }]);
-    }
-    let wrong = |reason: String| Error::tensor(source.path(), &tensor.name, reason);
-    let (cols, rows) = (tensor.cols(), tensor.rows());
-    let n = (SAMPLE / cols.max(1)).clamp(1, 4096).min(rows as usize);
-    // Of experts, whose columns matter differently, the rows of the first are taken.
-    let rows = if importance.is_some_and(|i| i.len() > cols) { tensor.shape[1] } else { rows };
-    let importance = importance.and_then(|all| all.get(..cols));
-    let mut values = vec![0.0; n * cols];
-    for (i, row) in values.chunks_exact_mut(cols).enumerate() {
-        let at = (i as u64 * rows) / n as u64;
-        source.read(index, at..at + 1, row)?;
-    }
-    let weight = |i: usize| importance.map_or(1.0, |all| f64::from(all[i % cols]));
-    let power: f64 =
-        values.iter().enumerate().map(|(i, x)| weight(i) * f64::from(*x) * f64::from(*x)).sum();
-    let mut back = vec![0.0; values.len()];
-    let mut candidates = Vec::with_capacity(types.len());
-    for ty in types {
-        let mut bytes = vec![0; ty.row_bytes(cols).unwrap_or(0) * n];
-        table
-            .quantize(*ty, &values, importance, &mut bytes)
-            .and_then(|()| formats::dequantize_row(*ty, &bytes, &mut back))
-            .map_err(|e| wrong(e.to_string()))?;
-        let error = |(i, (a, b)): (usize, (&f32, &f32))| {
-            let difference = f64::from(*a) - f64::from(*b);
-            weight(i) * difference * difference
-        };
-        let error: f64 = values.iter().zip(&back).enumerate().map(error).sum();
-        let noise = if power > 0.0 { error / power } else { 0.0 };
-        if !noise.is_finite() {
-            return Err(wrong("it has weights that are no numbers".to_string()));
+/// Rows spread over a tensor, with the importance of their columns.
+struct Sample<'a> {
+    source: &'a dyn Source,
+    tensor: &'a TensorDesc,
+    values: Vec<f32>,
+    /// The importance of each row's columns: of experts, each has its own.
+    importance: Vec<Option<&'a [f32]>>,
+}
+
+impl<'a> Sample<'a> {
+    fn read(
+        source: &'a dyn Source,
+        index: usize,
+        importance: Option<&'a [f32]>,
+    ) -> Result<Sample<'a>> {
+        let tensor = &source.tensors()[index];
+        let (cols, rows) = (tensor.cols(), tensor.rows());
+        let n = (SAMPLE / cols.max(1)).clamp(1, 4096).min(rows as usize);
+        let mut sample =
+            Sample { source, tensor, values: vec![0.0; n * cols], importance: Vec::new() };
+        for (i, row) in sample.values.chunks_exact_mut(cols).enumerate() {
+            let at = i as u64 * rows / n as u64;
+            source.read(index, at..at + 1, row)?;
+            write::check_finite(source, tensor, at, row)?;
+            sample.importance.push(write::importance_of_row(source, tensor, importance, at)?);
         }
-        candidates.push(Candidate { ty: *ty, bytes: padded(tensor, *ty), noise });
+        Ok(sample)
     }
-    Ok(worthwhile(candidates))
+
+    /// What each type would cost and lose, from small to large.
+    fn candidates(&self, table: &KernelTable) -> Result<Vec<Candidate>> {
+        let cols = self.tensor.cols();
+        let mut row_back = vec![0.0; cols];
+        let mut candidates = Vec::with_capacity(TYPES.len() + 1);
+        let fits = |ty: &GgmlType| cols.is_multiple_of(ty.block_len());
+        for ty in TYPES.into_iter().filter(fits).chain([self.tensor.ty]) {
+            let wrong = |e: formats::RowError| {
+                Error::tensor(self.source.path(), &self.tensor.name, e.to_string())
+            };
+            let mut bytes = vec![0; ty.row_bytes(cols).unwrap_or(0)];
+            let (mut error, mut power) = (0.0, 0.0);
+            for (row, importance) in self.values.chunks_exact(cols).zip(&self.importance) {
+                if ty != self.tensor.ty {
+                    table.quantize(ty, row, *importance, &mut bytes).map_err(wrong)?;
+                    formats::dequantize_row(ty, &bytes, &mut row_back).map_err(wrong)?;
+                } else {
+                    row_back.copy_from_slice(row);
+                }
+                for (i, (a, b)) in row.iter().zip(&row_back).enumerate() {
+                    let weight = importance.map_or(1.0, |all| f64::from(all[i]));
+                    let (a, b) = (f64::from(*a), f64::from(*b));
+                    error += weight * (a - b) * (a - b);
+                    power += weight * a * a;
+                }
+            }
+            let noise = if power > 0.0 { error / power } else { 0.0 };
+            candidates.push(Candidate { ty, bytes: padded(self.tensor, ty), noise });
+        }
+        Ok(worthwhile(candidates))
+    }
 }
 
 /// From small to large, without those that are no better than a smaller one.

@@ -48,7 +48,7 @@ file_types! {
     "IQ3_M" = 27, "IQ3_S mix - 3.66 bpw", IQ3_S, "3.7 bits; slower than Q3_K";
     "IQ3_S" = 26, "IQ3_S - 3.4375 bpw", IQ3_S, "3.4 bits";
     "Q3_K_S" = 11, "Q3_K - Small", Q3_K, "3.5 bits";
-    "IQ3_XS" = 22, "IQ3_XS - 3.3 bpw", IQ3_S, "3.3 bits";
+    "IQ3_XS" = 22, "IQ3_XS - 3.3 bpw", IQ3_S, "3.3 bits; needs an importance matrix";
     "IQ3_XXS" = 23, "IQ3_XXS - 3.0625 bpw", IQ3_XXS, "3.1 bits; needs an importance matrix";
     "Q2_K" = 10, "Q2_K - Medium", Q2_K, "2.9 bits; for large models only";
     "Q2_K_S" = 21, "Q2_K - Small", Q2_K, "2.8 bits; needs an importance matrix";

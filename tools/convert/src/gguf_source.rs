@@ -9,8 +9,10 @@ use siskin_quant::formats;
 
 use crate::{Error, Facts, Result, Source, TensorDesc};
 
-/// The keys that depend on the types, which are written anew, and those of a file in parts.
-const LEFT_OUT: [&str; 5] = [
+/// The keys that are written anew or do not hold for the new file: its types, its alignment, and
+/// those of a file in parts.
+const LEFT_OUT: [&str; 6] = [
+    "general.alignment",
     "general.file_type",
     "general.quantization_version",
     "split.no",
@@ -98,7 +100,9 @@ impl Source for GgufSource {
     }
 
     fn metadata(&self, to: &mut Builder) -> Result<()> {
-        Ok(to.copy(self.file.metadata(), |key| !LEFT_OUT.contains(&key))?)
+        // The importance matrix that the source was made with is not this file's.
+        let holds = |key: &str| !LEFT_OUT.contains(&key) && !key.starts_with("quantize.imatrix.");
+        Ok(to.copy(self.file.metadata(), holds)?)
     }
 
     fn read(&self, tensor: usize, rows: Range<u64>, out: &mut [f32]) -> Result<()> {
@@ -121,6 +125,10 @@ impl Source for GgufSource {
         formats::swap_bytes(desc.ty, &mut bytes)
             .map_err(|e| Error::tensor(self.path(), &desc.name, e.to_string()))?;
         Ok(Some(Cow::Owned(bytes)))
+    }
+
+    fn part(&self, tensor: usize) -> usize {
+        self.file.tensors()[tensor].part
     }
 
     fn done(&self, tensor: usize) {

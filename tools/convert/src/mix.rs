@@ -59,6 +59,23 @@ impl Role {
         }
     }
 
+    /// As the tensors of the role are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Output => "output",
+            Role::TokenEmbd => "token_embd",
+            Role::AttnQ => "attn_q",
+            Role::AttnK => "attn_k",
+            Role::AttnV => "attn_v",
+            Role::AttnQkv => "attn_qkv",
+            Role::AttnOutput => "attn_output",
+            Role::FfnGate => "ffn_gate",
+            Role::FfnUp => "ffn_up",
+            Role::FfnDown => "ffn_down",
+            Role::Other => "other",
+        }
+    }
+
     /// Values, alone or with queries and keys: what suffers most.
     fn has_values(self) -> bool {
         matches!(self, Role::AttnV | Role::AttnQkv)

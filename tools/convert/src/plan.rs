@@ -7,7 +7,7 @@ use siskin::GgmlType;
 use siskin_quant::table::KernelTable;
 use siskin_quant::types::Act;
 
-use crate::budget::{self, Choice, Size};
+use crate::budget::{Budget, Choice};
 use crate::file_type::FileType;
 use crate::mix::{self, Mix, Role};
 use crate::{Error, Imatrix, Result, Source, TensorDesc};
@@ -83,15 +83,18 @@ impl PlanOptions {
         }
     }
 
-    /// The type that they give to a tensor by its name, whatever the file type.
-    fn named(&self, tensor: &TensorDesc) -> Option<GgmlType> {
-        let by_role = match Role::of(&tensor.name) {
+    /// The type that they give to a tensor by its name, whatever the file type. `tied`: the
+    /// embeddings are the output matrix.
+    fn named(&self, tensor: &TensorDesc, tied: bool) -> Option<GgmlType> {
+        let role = Role::of(&tensor.name);
+        let by_role = match role {
             Role::TokenEmbd => self.embedding,
             Role::Output => self.output,
             _ => None,
         };
         let by_rule = || self.rules.iter().find(|rule| rule.pattern.is_match(&tensor.name));
-        by_role.or_else(|| by_rule().map(|rule| rule.ty))
+        let as_output = if tied && role == Role::TokenEmbd { self.output } else { None };
+        by_role.or_else(|| by_rule().map(|rule| rule.ty)).or(as_output)
     }
 }
 
@@ -146,9 +149,13 @@ impl Plan {
             }
             types.push(fitting);
         }
-        let unused = |rule: &&TensorRule| !tensors.iter().any(|t| rule.pattern.is_match(&t.name));
+        let matches = |rule: &TensorRule, t: &TensorDesc| {
+            mix::is_quantized(t) && rule.pattern.is_match(&t.name)
+        };
+        let unused = |rule: &&TensorRule| !tensors.iter().any(|t| matches(rule, t));
         if let Some(rule) = options.rules.iter().find(unused) {
-            return Err(Error::Invalid(format!("no tensor's name has `{}` in it", rule.pattern)));
+            let reason = format!("no matrix has `{}` in its name", rule.pattern);
+            return Err(Error::Invalid(reason + " (norms and vectors keep their type)"));
         }
         check(source, &types, options, table)?;
         let note = |((cols, wanted, fitting), n)| {
@@ -169,9 +176,8 @@ impl Plan {
     /// many) wanted no more.
     pub fn for_size(
         source: &dyn Source,
-        size: Size,
         options: &PlanOptions,
-        importance: &[Option<Vec<f32>>],
+        budget: &Budget<'_>,
         table: &KernelTable,
         progress: &(dyn Fn(usize, usize) -> bool + Sync),
     ) -> Result<(Plan, Vec<Choice>)> {
@@ -179,9 +185,18 @@ impl Plan {
         let fixed = PlanOptions { pure: true, ..options.clone() };
         let fixed = PlanOptions { file_type: exact(), ..fixed };
         let fixed = Plan::new(source, &fixed, table)?;
-        let free = |tensor: &TensorDesc| options.named(tensor).is_none();
-        let made = budget::choose(source, size, &fixed, &free, importance, table, progress)?;
-        check(source, &made.0.types, options, table)?;
+        let tensors = source.tensors();
+        let tied = Mix::new(options.file_type, tensors, source.facts(), options.imatrix).tied();
+        let free = |tensor: &TensorDesc| options.named(tensor, tied).is_none();
+        // Before the long work: what is free is quantized, whatever the size.
+        let quantized = |(t, ty): (&TensorDesc, &GgmlType)| match free(t) && mix::is_quantized(t) {
+            true => GgmlType::Q8_0,
+            false => *ty,
+        };
+        let all: Vec<_> = tensors.iter().zip(&fixed.types).map(quantized).collect();
+        check(source, &all, options, table)?;
+        let mut made = budget.choose(source, &fixed, &free, table, progress)?;
+        made.0.notes = fixed.notes;
         Ok(made)
     }
 
@@ -245,11 +260,7 @@ fn wanted(tensor: &TensorDesc, mix: &Mix<'_>, options: &PlanOptions) -> GgmlType
     if !mix::is_quantized(tensor) {
         return tensor.ty;
     }
-    if let Some(ty) = options.named(tensor) {
-        return ty;
-    }
-    let output = mix.tied() && Role::of(&tensor.name) == Role::TokenEmbd;
-    if let (true, Some(ty)) = (output, options.output) {
+    if let Some(ty) = options.named(tensor, mix.tied()) {
         return ty;
     }
     if options.pure || is_float(base) { base } else { mix.choose(tensor) }

@@ -91,6 +91,11 @@ pub trait Source: Sync {
         Ok(None)
     }
 
+    /// Which part of a source in several parts the tensor is in, from 0.
+    fn part(&self, _tensor: usize) -> usize {
+        0
+    }
+
     /// Told when a tensor has been read, so that its pages can be given back.
     fn done(&self, _tensor: usize) {}
 }

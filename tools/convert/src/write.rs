@@ -24,6 +24,8 @@ pub const ALIGNMENT: u64 = 32;
 
 /// The largest value that rounds to a finite f16.
 const F16_MAX: f32 = 65519.996;
+/// The largest value that rounds to a finite bf16.
+const BF16_MAX: f32 = f32::from_bits(0x7f7f_7fff);
 
 /// How a file is written.
 #[derive(Clone, Debug, Default)]
@@ -35,10 +37,23 @@ pub struct WriteOptions {
     pub importance: Vec<Option<Vec<f32>>>,
     /// Keys to add.
     pub keys: Vec<(String, Key)>,
-    /// Parts of at most this many bytes of data each, where a single tensor is not larger.
-    pub split: Option<u64>,
+    /// Which parts are written.
+    pub split: Split,
     /// A file that is there already is replaced.
     pub overwrite: bool,
+}
+
+/// The parts of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Split {
+    /// One.
+    #[default]
+    None,
+    /// Parts of at most this many bytes of data each, where a single tensor is not larger; the
+    /// first has the keys besides.
+    Bytes(u64),
+    /// The same tensors in each part as in the source.
+    Keep,
 }
 
 /// The value of an added key.
@@ -124,28 +139,69 @@ impl Job<'_> {
         let cols = desc.cols();
         values.resize((slice.rows.end - slice.rows.start) as usize * cols, 0.0);
         self.source.read(slice.tensor, slice.rows.clone(), values)?;
-        let at =
-            |i: usize| format!("row {}, column {}", slice.rows.start + (i / cols) as u64, i % cols);
-        if let Some(i) = not_finite(values) {
-            return Err(wrong(format!("the weight at {} is {}", at(i), values[i])));
-        }
-        if ty == GgmlType::F16
-            && let Some(i) = values.iter().position(|x| x.abs() > F16_MAX)
+        let row = slice.rows.start;
+        check_finite(self.source, desc, row, values)?;
+        let most = match ty {
+            GgmlType::F16 => F16_MAX,
+            GgmlType::BF16 => BF16_MAX,
+            _ => f32::INFINITY,
+        };
+        if most.is_finite()
+            && let Some(i) = values.iter().position(|x| x.abs() > most)
         {
-            let reason = format!("the weight at {} is {}, too large for F16", at(i), values[i]);
-            return Err(wrong(reason + "; BF16 holds it"));
+            let why = format!(", too large for {ty}");
+            return Err(wrong_weight(self.source, desc, row, values, i, &why));
         }
-        let importance = self.importance_of(desc, slice);
+        let all = self.importance.get(slice.tensor).and_then(Option::as_deref);
+        let importance = importance_of_row(self.source, desc, all, row)?;
         self.table.quantize(ty, values, importance, out).map_err(|e| wrong(e.to_string()))
     }
+}
 
-    /// The importance of the columns of a slice.
-    fn importance_of(&self, desc: &TensorDesc, slice: &Slice) -> Option<&[f32]> {
-        let all = self.importance.get(slice.tensor)?.as_deref()?;
-        let expert = slice.rows.start / desc.shape.get(1).copied().unwrap_or(1).max(1);
-        let start = if all.len() == desc.cols() { 0 } else { expert as usize * desc.cols() };
-        all.get(start..start + desc.cols())
+/// The importance of the columns of a row, of what there is for its tensor: of experts, each has its
+/// own.
+pub(crate) fn importance_of_row<'a>(
+    source: &dyn Source,
+    tensor: &TensorDesc,
+    all: Option<&'a [f32]>,
+    row: u64,
+) -> Result<Option<&'a [f32]>> {
+    let Some(all) = all else { return Ok(None) };
+    let cols = tensor.cols();
+    let expert = row / tensor.shape.get(1).copied().unwrap_or(1).max(1);
+    let start = if all.len() == cols { 0 } else { expert as usize * cols };
+    let found = all.get(start..start + cols).ok_or_else(|| {
+        let reason = format!("{} importances for rows of {cols}, row {row}", all.len());
+        Error::tensor(source.path(), &tensor.name, reason)
+    })?;
+    Ok(Some(found))
+}
+
+/// Refuses rows, the first of which is `row`, with a weight that is no number.
+pub(crate) fn check_finite(
+    source: &dyn Source,
+    tensor: &TensorDesc,
+    row: u64,
+    values: &[f32],
+) -> Result<()> {
+    match not_finite(values) {
+        Some(i) => Err(wrong_weight(source, tensor, row, values, i, "")),
+        None => Ok(()),
     }
+}
+
+/// The error for value `i` of some rows.
+fn wrong_weight(
+    source: &dyn Source,
+    tensor: &TensorDesc,
+    row: u64,
+    values: &[f32],
+    i: usize,
+    why: &str,
+) -> Error {
+    let (row, column) = (row + (i / tensor.cols()) as u64, i % tensor.cols());
+    let reason = format!("the weight at row {row}, column {column} is {}{why}", values[i]);
+    Error::tensor(source.path(), &tensor.name, reason)
 }
 
 /// Where the first value is that is no number.
@@ -160,7 +216,8 @@ fn not_finite(x: &[f32]) -> Option<usize> {
 /// Writes `source` with the types of `plan` to `out`, or to parts named after it.
 ///
 /// `progress` is told how far it is and can end it. Whatever goes wrong, what was at the target
-/// stays, and nothing is left beside it. The bytes depend on nothing but the source, the plan, and
+/// stays, and nothing is left beside it; of several parts the system might still fail to rename the
+/// second, with all of them on the disk, after it has renamed the first. The bytes depend on nothing but the source, the plan, and
 /// the importance and keys of the options; of `table`, all levels of which give the same, only the
 /// time does.
 ///
@@ -179,10 +236,7 @@ pub fn write(
     let parts = Parts::new(source, plan, out, options)?;
     let (paths, data_bytes) = (parts.paths.clone(), plan.n_bytes(tensors));
     let slices = slices(tensors, &plan.types);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads.unwrap_or(0))
-        .build()
-        .map_err(|e| Error::Invalid(format!("threads cannot be started: {e}")))?;
+    let pool = pool(options.threads)?;
     let window = (SLICES_PER_THREAD * pool.current_num_threads()).min(WINDOW);
     let job = Job { source, table, types: &plan.types, importance: &options.importance };
     let source_bytes = |t: &TensorDesc| n_bytes(t, t.ty);
@@ -231,6 +285,14 @@ pub fn write(
     Ok(Written { paths, data_bytes })
 }
 
+/// Threads to work with.
+pub(crate) fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .build()
+        .map_err(|e| Error::Invalid(format!("threads cannot be started: {e}")))
+}
+
 /// Slices and their bytes, one after another.
 struct Filled<'a> {
     slices: &'a [Slice],
@@ -266,58 +328,18 @@ struct Parts {
 impl Parts {
     /// Declares everything. Nothing is created yet.
     fn new(source: &dyn Source, plan: &Plan, out: &Path, options: &WriteOptions) -> Result<Parts> {
-        let tensors = source.tensors();
-        // The first tensor of each part.
-        let mut starts = vec![0];
-        let mut bytes = 0;
-        for (i, (tensor, ty)) in tensors.iter().zip(&plan.types).enumerate() {
-            let size = n_bytes(tensor, *ty);
-            if options.split.is_some_and(|most| bytes > 0 && bytes + size > most) {
-                starts.push(i);
-                bytes = 0;
-            }
-            bytes += size;
-        }
+        let starts = starts(source, plan, options.split);
         let count = starts.len();
         let Ok(n_parts) = u16::try_from(count) else {
             return Err(Error::Invalid(format!("{count} parts are more than a file can have")));
         };
-        let paths: Vec<PathBuf> = if count == 1 {
-            vec![out.to_path_buf()]
-        } else {
-            let name = out.file_name().and_then(|n| n.to_str()).unwrap_or("model");
-            let stem = name.strip_suffix(".gguf").unwrap_or(name);
-            let part = |i| out.with_file_name(split_name(stem, i, count as u64));
-            (1..=count as u64).map(part).collect()
-        };
-        if let Some(there) = paths.iter().find(|p| p.exists() && !options.overwrite) {
-            let reason = "it exists already; --force replaces it";
-            return Err(Error::file(there, reason));
-        }
+        let paths = paths(out, count);
+        refuse_existing(&paths, options.overwrite)?;
         let mut builders = Vec::with_capacity(count);
-        for (i, start) in starts.iter().enumerate() {
-            let mut builder = Builder::new();
-            if i == 0 {
-                source.metadata(&mut builder)?;
-                builder.put("general.file_type", &plan.file_type)?;
-                builder.put("general.quantization_version", &2u32)?;
-                for (key, value) in &options.keys {
-                    match value {
-                        Key::U32(x) => builder.put(key, x)?,
-                        Key::Str(x) => builder.put(key, x)?,
-                    }
-                }
-            }
-            if count > 1 {
-                builder.put("split.no", &(i as u16))?;
-                builder.put("split.count", &n_parts)?;
-                builder.put("split.tensors.count", &(tensors.len() as i32))?;
-            }
-            let end = starts.get(i + 1).copied().unwrap_or(tensors.len());
-            for (tensor, ty) in tensors[*start..end].iter().zip(&plan.types[*start..end]) {
-                builder.tensor(&tensor.name, *ty, &tensor.shape)?;
-            }
-            builders.push(builder);
+        for (i, start) in (0..n_parts).zip(&starts) {
+            let end = starts.get(usize::from(i) + 1).copied().unwrap_or(plan.types.len());
+            let part = (n_parts > 1).then_some((i, n_parts));
+            builders.push(declare(source, plan, &options.keys, *start..end, part)?);
         }
         builders.reverse();
         Ok(Parts { paths, builders, writers: Vec::new() })
@@ -353,11 +375,88 @@ impl Parts {
         Ok(self)
     }
 
-    /// Gives all parts their names.
+    /// Gives all parts their names, when all of them are on the disk.
     fn commit(mut self) -> Result<()> {
         while !self.builders.is_empty() {
             self.begin()?;
         }
-        self.writers.into_iter().try_for_each(|w| Ok(w.commit()?))
+        let finished = self.writers.into_iter().map(Writer::finish);
+        let mut files = finished.collect::<Result<Vec<_>, _>>()?;
+        files.iter_mut().try_for_each(AtomicFile::sync)?;
+        files.into_iter().try_for_each(|file| Ok(file.commit()?))
     }
+}
+
+/// The first tensor of each part.
+fn starts(source: &dyn Source, plan: &Plan, split: Split) -> Vec<usize> {
+    let mut starts = vec![0];
+    let mut bytes = 0;
+    for (i, (tensor, ty)) in source.tensors().iter().zip(&plan.types).enumerate() {
+        let size = n_bytes(tensor, *ty);
+        let begins = match split {
+            Split::None => false,
+            Split::Bytes(most) => bytes > 0 && bytes + size > most,
+            Split::Keep => i > 0 && source.part(i) != source.part(i - 1),
+        };
+        if begins {
+            starts.push(i);
+            bytes = 0;
+        }
+        bytes += size;
+    }
+    starts
+}
+
+/// The paths of the parts of `out`.
+fn paths(out: &Path, count: usize) -> Vec<PathBuf> {
+    if count == 1 {
+        return vec![out.to_path_buf()];
+    }
+    let name = out.file_name().and_then(|n| n.to_str()).unwrap_or("model");
+    let stem = name.strip_suffix(".gguf").unwrap_or(name);
+    let part = |i| out.with_file_name(split_name(stem, i, count as u64));
+    (1..=count as u64).map(part).collect()
+}
+
+/// Refuses paths at which something is, unless it may be replaced.
+///
+/// # Errors
+/// [`Error::File`] that names it.
+pub fn refuse_existing(paths: &[PathBuf], overwrite: bool) -> Result<()> {
+    match paths.iter().find(|p| p.exists() && !overwrite) {
+        Some(there) => Err(Error::file(there, "it exists already; --force replaces it")),
+        None => Ok(()),
+    }
+}
+
+/// Declares a file, or part `part.0` of `part.1`, with some of the tensors.
+pub(crate) fn declare(
+    source: &dyn Source,
+    plan: &Plan,
+    keys: &[(String, Key)],
+    tensors: Range<usize>,
+    part: Option<(u16, u16)>,
+) -> Result<Builder> {
+    let mut builder = Builder::new();
+    if part.is_none_or(|(i, _)| i == 0) {
+        source.metadata(&mut builder)?;
+        builder.put("general.file_type", &plan.file_type)?;
+        builder.put("general.quantization_version", &2u32)?;
+        for (key, value) in keys {
+            match value {
+                Key::U32(x) => builder.put(key, x)?,
+                Key::Str(x) => builder.put(key, x)?,
+            }
+        }
+    }
+    if let Some((i, count)) = part {
+        builder.put("split.no", &i)?;
+        builder.put("split.count", &count)?;
+        builder.put("split.tensors.count", &(plan.types.len() as i32))?;
+    }
+    for i in tensors {
+        let tensor = &source.tensors()[i];
+        builder.tensor(&tensor.name, plan.types[i], &tensor.shape)?;
+    }
+    Ok(builder)
 }

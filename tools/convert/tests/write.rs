@@ -8,7 +8,8 @@ use std::path::Path;
 
 use siskin::GgmlType;
 use siskin::gguf::{Builder, GgufFile};
-use siskin_convert::write::write;
+use siskin_convert::budget::{Budget, Size};
+use siskin_convert::write::{Split, write};
 use siskin_convert::{
     Error, Facts, FileType, GgufSource, Plan, PlanOptions, Progress, Result, Source, TensorDesc,
     TensorRule, WriteOptions,
@@ -83,7 +84,7 @@ fn a_file_in_parts_has_the_same_tensors() {
     let source = Memory::small();
     let (one, parts) = (folder.path().join("one.gguf"), folder.path().join("parts.gguf"));
     quantize(&source, "q4_k_m", &one, &WriteOptions::default()).expect("written");
-    let to = WriteOptions { split: Some(40_000), ..WriteOptions::default() };
+    let to = WriteOptions { split: Split::Bytes(40_000), ..WriteOptions::default() };
     quantize(&source, "q4_k_m", &parts, &to).expect("written");
     let first = names(folder.path()).into_iter().find(|n| n.starts_with("parts-00001"));
     let parts = GgufFile::open(folder.path().join(first.expect("a first part"))).expect("a file");
@@ -254,4 +255,52 @@ fn a_tensor_is_read_in_slices() {
     let source = Endless { tensors: vec![desc(2000)], facts: Facts::default() };
     quantize(&source, "q8_0", &folder.path().join("a.gguf"), &WriteOptions::default())
         .expect("written");
+}
+
+#[test]
+fn each_expert_has_an_importance_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("a.gguf");
+    let (cols, rows, experts) = (256, 40, 3);
+    let mut source = Memory::llama(1);
+    let values = weights(3, cols * rows * experts);
+    let shape = [cols as u64, rows as u64, experts as u64];
+    source.tensor("blk.0.ffn_up_exps.weight", &shape, values.clone());
+    let importance: Vec<f32> = weights(4, cols * experts).iter().map(|x| x.abs()).collect();
+    let to = WriteOptions { importance: vec![Some(importance.clone())], ..Default::default() };
+    let plan = Plan::new(&source, &options("q4_k_s"), &table()).expect("a plan");
+    write(&source, &plan, &table(), &out, &to, &mut go_on).expect("written");
+    let file = GgufFile::open(&out).expect("a file");
+    let data = file.tensor_data(&file.tensors()[0]);
+    let bytes = data.len() / experts;
+    let parts = values.chunks_exact(cols * rows).zip(importance.chunks_exact(cols));
+    for ((x, importance), found) in parts.zip(data.chunks_exact(bytes)) {
+        let mut want = vec![0; bytes];
+        table().quantize(plan.types[0], x, Some(importance), &mut want).expect("whole blocks");
+        assert!(found == want);
+    }
+    // As many importances as fit neither the columns nor the experts' are refused.
+    let to = WriteOptions { importance: vec![Some(vec![1.0; cols + 1])], overwrite: true, ..to };
+    let refused = write(&source, &plan, &table(), &out, &to, &mut go_on).expect_err("refused");
+    assert!(refused.to_string().contains("blk.0.ffn_up_exps.weight"), "{refused}");
+}
+
+#[test]
+fn another_alignment_of_the_source_is_not_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (first, out) = (folder.path().join("a.gguf"), folder.path().join("b.gguf"));
+    let mut builder = Builder::new();
+    builder.alignment(4096).expect("a power of two");
+    builder.put("general.architecture", "llama").expect("a key");
+    builder.tensor("blk.0.attn_q.weight", GgmlType::F32, &[256, 2]).expect("a tensor");
+    let mut writer = builder.create(&first).expect("a file");
+    writer.write(&[0; 2048]).expect("written");
+    writer.commit().expect("written");
+    let source = GgufSource::open(&first).expect("a source");
+    let size = Size::Bytes(1400);
+    let budget = Budget { size, importance: &[], keys: &[], threads: Some(1) };
+    let (plan, _) =
+        Plan::for_size(&source, &options("f32"), &budget, &table(), &|_, _| true).expect("a plan");
+    write(&source, &plan, &table(), &out, &WriteOptions::default(), &mut go_on).expect("written");
+    assert!(fs::metadata(&out).expect("a file").len() <= 1400);
 }

@@ -89,7 +89,12 @@ impl Source for Memory {
     }
 
     fn metadata(&self, to: &mut Builder) -> Result<()> {
-        Ok(to.put("general.architecture", self.facts.arch.as_str())?)
+        let arch = self.facts.arch.as_str();
+        to.put("general.architecture", arch)?;
+        to.put(&format!("{arch}.block_count"), &(self.facts.n_layer as u32))?;
+        to.put(&format!("{arch}.attention.head_count"), &(self.facts.n_head as u32))?;
+        let n_head_kv = self.facts.n_head_kv as u32;
+        Ok(to.put(&format!("{arch}.attention.head_count_kv"), &n_head_kv)?)
     }
 
     fn read(&self, tensor: usize, rows: Range<u64>, out: &mut [f32]) -> Result<()> {
