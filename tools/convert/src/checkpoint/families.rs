@@ -340,8 +340,9 @@ fn common(config: &Config, sizes: &Sizes, arch: &str, keys: &mut Keys) -> Result
 fn rotary(full: &Rope, local: Option<&Rope>, arch: &str, keys: &mut Keys) -> Result<()> {
     let key = |name: &str| format!("{arch}.{name}");
     match full.kind.as_str() {
-        // Of these, what is not in the base is in rope_freqs.weight, where it may be.
-        "default" | "none" | "llama3" => {}
+        "default" | "none" => {}
+        // The rest is in rope_freqs.weight, which layers with a window have no part in.
+        "llama3" if archs::find(arch).is_none_or(|arch| arch.window.is_none()) => {}
         "linear" => {
             keys.set(key("rope.scaling.type"), "linear");
             keys.set(key("rope.scaling.factor"), full.need("factor")?);
@@ -358,7 +359,8 @@ fn rotary(full: &Rope, local: Option<&Rope>, arch: &str, keys: &mut Keys) -> Res
             keys.set_opt(key("rope.scaling.yarn_beta_slow"), full.f32("beta_slow")?);
         }
         kind => {
-            let reason = format!("rope_parameters: the kind {kind:?} is not supported");
+            let reason =
+                format!("rope_parameters: the kind {kind:?} is not supported for `{arch}`");
             return Err(full.error(reason));
         }
     }

@@ -227,11 +227,6 @@ impl Finder<'_> {
         if full.kind != "llama3" {
             return Ok(());
         }
-        if self.family.required(&names::ROPE_FREQS).is_none() {
-            let arch = self.family.arch;
-            let reason = format!("rope_parameters: the kind \"llama3\" is not known for `{arch}`");
-            return Err(full.error(reason));
-        }
         let factors = llama3_factors(&full, self.sizes.n_rot)?;
         self.tensors.push((names::ROPE_FREQS.gguf.to_string(), vec![factors.len() as u64]));
         self.origins.push(Origin::Computed(factors));
