@@ -184,17 +184,26 @@ fn behavior(step: &Value, default: Behavior) -> Result<Behavior> {
 /// new.
 ///
 /// # Errors
-/// It is not JSON, or of a kind that does not cut text into words of bytes.
+/// It is not JSON, of a kind that does not cut text into words of bytes, or has new patterns that
+/// cannot be run.
 pub fn recognize_pre_tokenizer(json: &str, ignore_merges: bool) -> Result<Option<&'static str>> {
     let json = serde_json::from_str(json).map_err(bad)?;
-    Ok(recognize(&splits(&json)?, ignore_merges))
+    let name = recognize(&splits(&json)?, ignore_merges);
+    if name.is_none() {
+        Regexes::new(&json)?;
+    }
+    Ok(name)
 }
 
 fn recognize(splits: &[Split], ignore_merges: bool) -> Option<&'static str> {
     if !splits.iter().all(Split::cuts_at_matches) {
         return None;
     }
-    let same = |known: &&str, split: &Split| known.replace("{lines}", LINES) == split.pattern;
+    // Some files have the characters themselves.
+    let escaped =
+        |pattern: &str| pattern.replace('\r', r"\r").replace('\n', r"\n").replace('\t', r"\t");
+    let same =
+        |known: &&str, split: &Split| known.replace("{lines}", LINES) == escaped(&split.pattern);
     let (_, names) = KNOWN.iter().find(|(patterns, _)| {
         patterns.len() == splits.len() && patterns.iter().zip(splits).all(|(k, s)| same(k, s))
     })?;
@@ -371,9 +380,30 @@ mod tests {
             json!({"type": "Digits", "individual_digits": true}),
             json!({"type": "Sequence"}),
             json!({"type": "Split", "pattern": {}, "behavior": "Isolated"}),
+            json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated"}, bytes]}),
         ] {
             assert!(name(&json, false).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn patterns_with_line_ends_in_them_are_those_with_escapes() {
+        // As the files of the models have them.
+        let coder = r#"{"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "[\r\n]"}, "behavior": "Isolated", "invert": false},
+            {"type": "Split", "pattern": {"Regex": "\\s?\\p{L}+"}, "behavior": "Isolated", "invert": false},
+            {"type": "Split", "pattern": {"Regex": "\\s?\\p{P}+"}, "behavior": "Isolated", "invert": false},
+            {"type": "Split", "pattern": {"Regex": "[一-龥ࠀ-一가-\ud7ff]+"}, "behavior": "Isolated", "invert": false},
+            {"type": "Digits", "individual_digits": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]}"#;
+        let v3 = r##"{"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "\\p{N}{1,3}"}, "behavior": "Isolated", "invert": false},
+            {"type": "Split", "pattern": {"Regex": "[一-龥぀-ゟ゠-ヿ]+"}, "behavior": "Isolated", "invert": false},
+            {"type": "Split", "pattern": {"Regex": "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]}"##;
+        assert_eq!(recognize_pre_tokenizer(coder, false).unwrap(), Some("deepseek-coder"));
+        assert_eq!(recognize_pre_tokenizer(v3, false).unwrap(), Some("deepseek-v3"));
     }
 
     #[test]

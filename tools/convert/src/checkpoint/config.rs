@@ -65,6 +65,11 @@ impl Config {
         pairs.map(|(key, value)| (key.as_str(), value)).find(|(_, value)| !value.is_null())
     }
 
+    /// Whether a key is there and null, which turns off what is on where the key is missing.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(Value::is_null)
+    }
+
     fn fallback(&self, keys: &[&str]) -> Option<Fallback> {
         self.fallbacks.iter().find(|(key, _)| keys.contains(key)).map(|(_, value)| *value)
     }

@@ -223,11 +223,21 @@ impl Family {
             let reason = format!("{key} is {value}; models of `{}` have {known}", self.arch);
             return Err(config.error(reason));
         }
-        if let Some(part) = config.f32_opt(&["partial_rotary_factor", "rope_pct"])?
-            && part != 1.0
+        const PART: [&str; 4] = ["partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent"];
+        let (full, local) = config.ropes()?;
+        for key in PART {
+            let ropes = [Some(&full), local.as_ref()];
+            let of_ropes = ropes.into_iter().flatten().map(|rope| rope.f32(key));
+            for part in std::iter::once(config.f32_opt(&[key])).chain(of_ropes) {
+                if let Some(part) = part?.filter(|part| *part != 1.0) {
+                    return Err(config.error(format!("{key} is {part}, which is not supported")));
+                }
+            }
+        }
+        if self.arch == "gemma3"
+            && let Some(cap) = config.f32_opt(&[ATTN_CAP])?.filter(|cap| *cap != 0.0)
         {
-            let reason = format!("partial_rotary_factor is {part}, which is not supported");
-            return Err(config.error(reason));
+            return Err(config.error(format!("{ATTN_CAP} is {cap}, which `gemma3` does not have")));
         }
         let method = config.object(&["quantization_config"])?;
         if let Some(method) = method.and_then(|q| q.get("quant_method")?.as_str())
@@ -255,6 +265,14 @@ pub(super) fn notes(config: &Config, sizes: &Sizes, n_layer: usize) -> Result<Ve
             "the model was trained with a window of {window} positions, which `{}` has not: \
              results differ beyond it",
             arch.name
+        ));
+    }
+    if let Some(key) = [ATTN_CAP, FINAL_CAP].iter().find(|key| config.is_null(key))
+        && arch.name == "gemma2"
+    {
+        notes.push(format!(
+            "{key} is null: Siskin will cap nothing, but llama.cpp always does for `gemma2`, and \
+             divides by 0"
         ));
     }
     let scalar = config.f32_opt(&["query_pre_attn_scalar"])?;
@@ -297,6 +315,9 @@ pub(super) enum Known {
 
 const POSITIONS: &[&str] = &["max_position_embeddings", "n_ctx", "n_positions"];
 
+const ATTN_CAP: &str = "attn_logit_softcapping";
+const FINAL_CAP: &str = "final_logit_softcapping";
+
 /// The layers of a model.
 pub(super) fn n_layer(config: &Config) -> Result<usize> {
     match config.size(&["num_hidden_layers", "n_layer", "n_layers", "num_layers"])? {
@@ -319,8 +340,9 @@ fn common(config: &Config, sizes: &Sizes, arch: &str, keys: &mut Keys) -> Result
 fn rotary(full: &Rope, local: Option<&Rope>, arch: &str, keys: &mut Keys) -> Result<()> {
     let key = |name: &str| format!("{arch}.{name}");
     match full.kind.as_str() {
-        // Of these, what is not in the base is in rope_freqs.weight.
-        "default" | "none" | "llama3" => {}
+        "default" | "none" => {}
+        // The rest is in rope_freqs.weight, which layers with a window have no part in.
+        "llama3" if archs::find(arch).is_none_or(|arch| arch.window.is_none()) => {}
         "linear" => {
             keys.set(key("rope.scaling.type"), "linear");
             keys.set(key("rope.scaling.factor"), full.need("factor")?);
@@ -337,9 +359,15 @@ fn rotary(full: &Rope, local: Option<&Rope>, arch: &str, keys: &mut Keys) -> Res
             keys.set_opt(key("rope.scaling.yarn_beta_slow"), full.f32("beta_slow")?);
         }
         kind => {
-            let reason = format!("rope_parameters: the kind {kind:?} is not supported");
+            let reason =
+                format!("rope_parameters: the kind {kind:?} is not supported for `{arch}`");
             return Err(full.error(reason));
         }
+    }
+    if let Some(local) = local.filter(|local| !["default", "none"].contains(&local.kind.as_str())) {
+        let kind = &local.kind;
+        let reason = format!("rope_parameters: {kind:?} of sliding_attention is not supported");
+        return Err(local.error(reason));
     }
     keys.set_opt(key("rope.freq_base"), full.theta);
     keys.set_opt(key("rope.freq_base_swa"), local.and_then(|rope| rope.theta));
@@ -380,22 +408,40 @@ fn llama(config: &Config, sizes: &Sizes, keys: &mut Keys) -> Result<()> {
 }
 
 fn gemma2(config: &Config, sizes: &Sizes, keys: &mut Keys) -> Result<()> {
+    let (mut full, local) = config.ropes()?;
+    // llama.cpp's converter writes none, and this is what readers take then.
+    full.theta = full.theta.filter(|theta| *theta != 10_000.0);
     common(config, sizes, "gemma2", keys)?;
+    rotary(&full, local.as_ref(), "gemma2", keys)?;
     heads(config, sizes, "gemma2", keys)?;
-    let cap = |name: &str| config.f32(&[name]);
-    keys.set("gemma2.attn_logit_softcapping", cap("attn_logit_softcapping")?);
-    keys.set("gemma2.final_logit_softcapping", cap("final_logit_softcapping")?);
-    keys.set("gemma2.attention.sliding_window", config.u32(&["sliding_window"])?);
+    let cap = |name: &str| if config.is_null(name) { Ok(0.0) } else { config.f32(&[name]) };
+    keys.set("gemma2.attn_logit_softcapping", cap(ATTN_CAP)?);
+    keys.set("gemma2.final_logit_softcapping", cap(FINAL_CAP)?);
+    keys.set("gemma2.attention.sliding_window", window(config)?);
     Ok(())
+}
+
+/// The positions that layers with a window see: all where it is null.
+fn window(config: &Config) -> Result<u32> {
+    let key = "sliding_window";
+    config.u32(if config.is_null(key) { POSITIONS } else { std::slice::from_ref(&key) })
 }
 
 fn gemma3(config: &Config, sizes: &Sizes, keys: &mut Keys) -> Result<()> {
     decoder_of("gemma3", config, sizes, keys)?;
-    let cap = config.f32_opt(&["final_logit_softcapping"])?;
+    let cap = config.f32_opt(&[FINAL_CAP])?;
     keys.set_opt("gemma3.final_logit_softcapping", cap.filter(|cap| *cap != 0.0));
-    if config.u32_opt(&["sliding_window_pattern"])? != Some(1) {
-        keys.set("gemma3.attention.sliding_window", config.u32(&["sliding_window"])?);
+    let every = config.u32_opt(&["sliding_window_pattern", "_sliding_window_pattern"])?;
+    match every {
+        Some(0) => return Err(config.error("sliding_window_pattern is 0")),
+        Some(1) => return Ok(()),
+        // The layers' types go before, and notes() tells of those that are not every sixth.
+        Some(n) if n != 6 && config.value(&["layer_types"]).is_none() => {
+            keys.set("gemma3.attention.sliding_window_pattern", n);
+        }
+        _ => {}
     }
+    keys.set("gemma3.attention.sliding_window", window(config)?);
     Ok(())
 }
 

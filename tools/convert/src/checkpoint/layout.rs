@@ -224,7 +224,7 @@ impl Finder<'_> {
     /// The rotary factors, which are computed.
     fn rope(&mut self, config: &Config) -> Result<()> {
         let (full, _) = config.ropes()?;
-        if full.kind != "llama3" || self.family.required(&names::ROPE_FREQS).is_none() {
+        if full.kind != "llama3" {
             return Ok(());
         }
         let factors = llama3_factors(&full, self.sizes.n_rot)?;

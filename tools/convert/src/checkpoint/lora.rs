@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
 
@@ -10,9 +11,20 @@ use super::safetensors::{HubTensor, Shards};
 use super::{json, problems};
 use crate::{Error, Result};
 
-/// What is added to a tensor.
+/// What is added to a tensor. Its matrices are read when they are needed, and can be dropped.
 #[derive(Debug)]
 pub(super) struct Delta {
+    shards: Arc<Shards>,
+    /// Numbers of the two matrices in `shards`.
+    pair: [usize; 2],
+    factor: f32,
+    rank: usize,
+    matrices: Mutex<Option<Arc<Matrices>>>,
+}
+
+/// The two matrices of a delta.
+#[derive(Debug)]
+pub(super) struct Matrices {
     rank: usize,
     factor: f32,
     /// `[rank][cols]`
@@ -22,7 +34,26 @@ pub(super) struct Delta {
 }
 
 impl Delta {
-    /// Adds its part of row `row` of the checkpoint's tensor. `work` has room for a row.
+    /// The matrices, which are read by the first who asks.
+    pub(super) fn matrices(&self) -> Result<Arc<Matrices>> {
+        // Nothing is left half-done here by a thread that panicked.
+        let mut held = self.matrices.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(matrices) = held.as_ref() {
+            return Ok(matrices.clone());
+        }
+        let [a, b] = self.pair.map(|index| values(&self.shards, index));
+        let matrices = Matrices { rank: self.rank, factor: self.factor, a: a?, b: b? };
+        Ok(held.insert(Arc::new(matrices)).clone())
+    }
+
+    /// Gives back what the matrices take.
+    pub(super) fn forget(&self) {
+        *self.matrices.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+}
+
+impl Matrices {
+    /// Adds their part of row `row` of the checkpoint's tensor. `work` has room for a row.
     pub(super) fn add(&self, row: u64, values: &mut [f32], work: &mut Vec<f32>) {
         work.clear();
         work.resize(values.len(), 0.0);
@@ -106,14 +137,18 @@ pub(super) fn open<'a>(
     }
     let config = AdapterConfig::open(dir)?;
     let path = dir.join("adapter_model.safetensors");
-    let shards = Shards::open_files(std::slice::from_ref(&path))?;
-    let mut pairs: HashMap<&str, [Option<&HubTensor>; 2]> = HashMap::new();
+    let shards = Arc::new(Shards::open_files(std::slice::from_ref(&path))?);
+    let mut pairs: HashMap<&str, [Option<(usize, &HubTensor)>; 2]> = HashMap::new();
     let mut wrong = Vec::new();
-    for tensor in &shards.tensors {
+    for (i, tensor) in shards.tensors.iter().enumerate() {
         match target(&tensor.name) {
+            _ if tensor.dtype.is_none() => {
+                let (name, ty) = (&tensor.name, &tensor.dtype_name);
+                wrong.push(format!("{name} is of type {ty}, which holds no weights"));
+            }
             Some((module, which)) => {
                 let pair = pairs.entry(module).or_default();
-                pair[usize::from(which == 'B')] = Some(tensor);
+                pair[usize::from(which == 'B')] = Some((i, tensor));
             }
             None => wrong.push(format!("{} is neither lora_A nor lora_B", tensor.name)),
         }
@@ -122,7 +157,7 @@ pub(super) fn open<'a>(
     let mut modules: Vec<_> = pairs.into_iter().collect();
     modules.sort_by_key(|(module, _)| *module);
     for (module, pair) in modules {
-        let [Some(a), Some(b)] = pair else {
+        let [Some((index_a, a)), Some((index_b, b))] = pair else {
             wrong.push(format!("{module} has only one of lora_A and lora_B"));
             continue;
         };
@@ -139,8 +174,8 @@ pub(super) fn open<'a>(
         }
         let rank = rank as usize;
         let factor = scale * config.factor(rank)?;
-        let delta = Delta { rank, factor, a: values(&shards, a)?, b: values(&shards, b)? };
-        deltas.insert(index, delta);
+        let (shards, pair) = (shards.clone(), [index_a, index_b]);
+        deltas.insert(index, Delta { shards, pair, factor, rank, matrices: Mutex::default() });
     }
     if wrong.is_empty() {
         return Ok(deltas);
@@ -152,11 +187,11 @@ fn dims(tensor: &HubTensor) -> [u64; 2] {
     [tensor.rows(), tensor.cols()]
 }
 
-/// All values of a tensor of an adapter, which is small.
-fn values(shards: &Shards, tensor: &HubTensor) -> Result<Vec<f32>> {
-    let Some(dtype) = tensor.dtype else {
-        let reason = format!("of type {}, which holds no weights", tensor.dtype_name);
-        return Err(Error::tensor(shards.path(tensor), &tensor.name, reason));
+/// All values of a tensor of an adapter.
+fn values(shards: &Shards, index: usize) -> Result<Vec<f32>> {
+    let tensor = shards.tensors.get(index).and_then(|tensor| Some((tensor, tensor.dtype?)));
+    let Some((tensor, dtype)) = tensor else {
+        return Err(Error::Invalid(format!("tensor {index} of the adapter has no values")));
     };
     let n = (tensor.rows() * tensor.cols()) as usize;
     let mut bytes = vec![0; n * dtype.bytes()];

@@ -216,4 +216,10 @@ impl Source for Checkpoint {
         let (origin, desc, rows) = self.rows(tensor, rows)?;
         self.reader.raw(origin, desc.ty, rows)
     }
+
+    fn done(&self, tensor: usize) {
+        if let Some(origin) = self.origins.get(tensor) {
+            self.reader.forget(origin);
+        }
+    }
 }

@@ -139,6 +139,13 @@ impl Reader {
         let n_rows = (rows.end - rows.start) as usize;
         let cols = out.len() / n_rows.max(1);
         let mut work = Vec::new();
+        let mut deltas: HashMap<usize, Vec<_>> = HashMap::new();
+        for piece in pieces {
+            if let Some(all) = self.deltas.get(&piece.tensor) {
+                let all = all.iter().map(Delta::matrices).collect::<Result<_>>()?;
+                deltas.insert(piece.tensor, all);
+            }
+        }
         self.each_row(pieces, order, rows, |n, piece, source, bytes| {
             let Some(values) = out.get_mut(n * cols..(n + 1) * cols) else { return };
             if let Ok((_, dtype)) = self.tensor(piece) {
@@ -147,13 +154,20 @@ impl Reader {
             if let Some(scales) = self.scales.get(&piece.tensor) {
                 scales.apply(source, values);
             }
-            for delta in self.deltas.get(&piece.tensor).into_iter().flatten() {
+            for delta in deltas.get(&piece.tensor).into_iter().flatten() {
                 delta.add(source, values, &mut work);
             }
             if let Op::Add(shift) = op {
                 values.iter_mut().for_each(|x| *x += shift);
             }
         })
+    }
+
+    /// Gives back what was kept to read a tensor.
+    pub(super) fn forget(&self, origin: &Origin) {
+        let Origin::Pieces { pieces, .. } = origin else { return };
+        let deltas = pieces.iter().filter_map(|piece| self.deltas.get(&piece.tensor));
+        deltas.flatten().for_each(Delta::forget);
     }
 
     /// The bytes of some rows in type `ty`, if the checkpoint has them so.

@@ -14,13 +14,14 @@ pub(super) fn llama3_factors(rope: &Rope, n_rot: usize) -> Result<Vec<f32>> {
     let factors = (0..n_rot / 2).map(|i| {
         let exponent = (2 * i) as f32 / n_rot as f32;
         let freq = 1.0 / libm::pow(f64::from(theta), f64::from(exponent)) as f32;
-        let wavelen = std::f32::consts::TAU / freq;
+        // PyTorch divides a number by a tensor in two steps, each rounded.
+        let wavelen = freq.recip() * std::f32::consts::TAU;
         if wavelen < context / high {
             1.0
         } else if wavelen > context / low {
             factor
         } else {
-            let smooth = (context / wavelen - low) / (high - low);
+            let smooth = (wavelen.recip() * context - low) / (high - low);
             1.0 / ((1.0 - smooth) / factor + smooth)
         }
     });
@@ -30,4 +31,28 @@ pub(super) fn llama3_factors(rope: &Rope, n_rot: usize) -> Result<Vec<f32>> {
         return Err(rope.error(reason));
     }
     Ok(factors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Config;
+    use super::llama3_factors;
+
+    #[test]
+    fn factors_are_pytorchs_bit_for_bit() {
+        let text = r#"{"rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0,
+            "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192}}"#;
+        let rope = Config::parse("config.json".as_ref(), text).unwrap().ropes().unwrap().0;
+        let factors = llama3_factors(&rope, 128).unwrap();
+        // Those between 1 and 8, by PyTorch 2; a division at once makes two of them others.
+        const BETWEEN: [u32; 9] = [
+            0x3f9256b0, 0x3fae1fe9, 0x3fd06394, 0x3ffb318f, 0x4018c560, 0x403bfe5d, 0x406ae406,
+            0x4095ceb4, 0x40c4c1c6,
+        ];
+        let bits: Vec<u32> = factors.iter().map(|x| x.to_bits()).collect();
+        assert_eq!(bits[41..50], BETWEEN);
+        assert!(factors[..41].iter().all(|x| *x == 1.0));
+        assert!(factors[50..].iter().all(|x| *x == 8.0));
+    }
 }

@@ -137,6 +137,8 @@ fn configurations_are_checked_key_by_key() {
         ("rms_norm_eps", json!("small"), "rms_norm_eps"),
         ("hidden_act", json!("relu"), "hidden_act is \"relu\""),
         ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
+        ("rope_percent", json!(0.25), "rope_percent"),
+        ("rope_parameters", json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor is 0.5"),
         ("rope_parameters", json!({"rope_type": "longrope"}), "longrope"),
         ("rope_parameters", json!({"rope_type": "linear"}), "factor is missing"),
         ("rope_parameters", json!([1]), "rope_parameters"),
@@ -145,6 +147,12 @@ fn configurations_are_checked_key_by_key() {
     ] {
         says(&with("qwen2", key, value), &[message]);
     }
+    let cap = with("gemma3", "attn_logit_softcapping", json!(50.0));
+    says(&cap, &["attn_logit_softcapping is 50", "gemma3"]);
+    let rope = with("gemma2", "rope_parameters", json!({"rope_type": "llama3"}));
+    says(&rope, &["\"llama3\" is not supported for `gemma2`"]);
+    let local = json!({"sliding_attention": {"rope_type": "linear", "factor": 8.0}});
+    says(&with("gemma3", "rope_parameters", local), &["\"linear\" of sliding_attention"]);
     let rope = json!({"rope_type": "llama3", "rope_theta": 1e4, "factor": 0.0});
     says(&with("llama3-rope", "rope_parameters", rope), &["config.json", "rope_parameters"]);
     let copy = Copy::of("qwen2");

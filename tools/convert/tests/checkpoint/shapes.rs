@@ -261,3 +261,49 @@ fn a_sentence_encoder_has_its_pooling() {
     assert_eq!(file.metadata().bool("bert.attention.causal").unwrap(), Some(false));
     assert_eq!(file.tensors().len(), 5 + 2 * 16);
 }
+
+#[test]
+fn what_a_configuration_turns_off_or_moves_is_written() {
+    let with = |name: &str, pairs: &[(&str, serde_json::Value)]| {
+        let copy = Copy::of(name);
+        copy.edit_json("config.json", |config| {
+            config.remove("layer_types");
+            for (key, value) in pairs {
+                config.insert(key.to_string(), value.clone());
+            }
+        });
+        let checkpoint = open(copy.path()).unwrap();
+        (gguf_file(&checkpoint), checkpoint.notes().to_vec())
+    };
+    let pairs = [("attn_logit_softcapping", json!(null)), ("sliding_window", json!(null))];
+    let (file, notes) = with("gemma2", &pairs);
+    let meta = file.metadata();
+    assert_eq!(meta.f32("gemma2.attn_logit_softcapping").unwrap(), Some(0.0));
+    assert!(notes.iter().any(|note| note.contains("attn_logit_softcapping is null")), "{notes:?}");
+    let all = meta.u32("gemma2.context_length").unwrap();
+    assert_eq!(meta.u32("gemma2.attention.sliding_window").unwrap(), all);
+    assert_eq!(meta.f32("gemma2.rope.freq_base").unwrap(), None);
+
+    let rope = json!({"rope_type": "linear", "factor": 4.0, "rope_theta": 5e4});
+    let (file, _) = with("gemma2", &[("rope_parameters", rope)]);
+    let meta = file.metadata();
+    assert_eq!(meta.f32("gemma2.rope.freq_base").unwrap(), Some(5e4));
+    assert_eq!(meta.f32("gemma2.rope.scaling.factor").unwrap(), Some(4.0));
+
+    let key = "gemma3.attention.sliding_window_pattern";
+    for (every, want) in [(6, None), (3, Some(3))] {
+        let (file, _) = with("gemma3", &[("sliding_window_pattern", json!(every))]);
+        assert_eq!(file.metadata().u32(key).unwrap(), want);
+    }
+
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6,
+        "original_max_position_embeddings": 32, "beta_fast": 16, "attention_factor": 1.25});
+    let (file, _) = with("qwen2", &[("rope_parameters", yarn)]);
+    let meta = file.metadata();
+    assert_eq!(meta.str("qwen2.rope.scaling.type").unwrap(), Some("yarn"));
+    assert_eq!(meta.f32("qwen2.rope.scaling.factor").unwrap(), Some(4.0));
+    assert_eq!(meta.u32("qwen2.rope.scaling.original_context_length").unwrap(), Some(32));
+    assert_eq!(meta.f32("qwen2.rope.scaling.yarn_beta_fast").unwrap(), Some(16.0));
+    assert_eq!(meta.f32("qwen2.rope.scaling.yarn_attn_factor").unwrap(), Some(1.25));
+    assert_eq!(meta.f32("qwen2.rope.scaling.yarn_beta_slow").unwrap(), None);
+}

@@ -138,6 +138,15 @@ fn tokenizers_of_unknown_kinds_are_refused() {
         (&|j| j["model"]["vocab"]["far"] = json!(4000), "\"far\" has id 4000"),
         (&|j| j["model"]["vocab"]["same"] = json!(7), "both have id 7"),
         (&|j| j["pre_tokenizer"]["pretokenizers"][0]["type"] = json!("Unknown"), "Unknown"),
+        (&|j| j["normalizer"] = json!({"type": "Lowercase"}), "Lowercase"),
+        (
+            &|j| {
+                let steps = json!([{"type": "NFC"}, {"type": "Replace", "content": "x"}]);
+                j["normalizer"] = json!({"type": "Sequence", "normalizers": steps});
+            },
+            "Replace",
+        ),
+        (&|j| j["pre_tokenizer"]["pretokenizers"][0]["pattern"] = json!({"Regex": "(a"}), "(a"),
     ] {
         let error = refused(change);
         assert!(error.contains("tokenizer.json") && error.contains(message), "{error}");
@@ -155,6 +164,38 @@ fn tokenizers_of_unknown_kinds_are_refused() {
     std::fs::write(copy.file("tokenizer.model"), [0x0a, 0x7f, 1]).unwrap();
     let error = copy.error();
     assert!(error.contains("tokenizer.model") && error.contains("byte 0"), "{error}");
+}
+
+#[test]
+fn tokens_added_to_an_encoder_are_found_in_text() {
+    let copy = Copy::of("bert");
+    copy.edit_json("tokenizer.json", |json| {
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        // Ids that the model's own vocabulary does not have, as where tokens were added later.
+        vocab.retain(|_, id| id.as_u64().unwrap() < 68);
+        let added = json["added_tokens"].as_array_mut().unwrap();
+        added.push(json!({"id": 68, "content": "<tag>", "special": false}));
+        added.push(json!({"id": 69, "content": "[X]", "special": true}));
+    });
+    let tokenizer = tokenizer(&open(copy.path()).unwrap());
+    assert!(tokenizer.is_control(69));
+    let options = EncodeOptions { parse_special: true, ..EncodeOptions::default() };
+    let ids = tokenizer.encode("<tag>[X]", options).unwrap();
+    assert!(ids.windows(2).any(|pair| pair == [68, 69]), "{ids:?}");
+}
+
+#[test]
+fn text_that_would_be_composed_is_told() {
+    let copy = Copy::of("qwen2");
+    let notes = |normalizer: Value| {
+        copy.edit_json("tokenizer.json", |json| {
+            json.insert("normalizer".into(), normalizer);
+        });
+        open(copy.path()).unwrap().notes().iter().filter(|note| note.contains("NFC")).count()
+    };
+    assert_eq!(notes(json!({"type": "NFC"})), 1);
+    assert_eq!(notes(json!({"type": "Sequence", "normalizers": []})), 0);
+    assert_eq!(notes(json!(null)), 0);
 }
 
 #[test]

@@ -165,6 +165,23 @@ impl TokenizerJson {
         (lowercase, strip_accents)
     }
 
+    /// Refuses changes to text that files with merges of bytes cannot say. Returns whether text
+    /// would be composed (NFC), which is left out as most text is.
+    pub(super) fn leaves_text(&self, path: &Path) -> Result<bool> {
+        let mut composed = false;
+        for (kind, _) in steps(&self.normalizer, "normalizers") {
+            match kind {
+                "" if self.normalizer.is_null() => {}
+                "NFC" => composed = true,
+                kind => {
+                    let reason = format!("the normalizer {kind:?} is not supported for this kind");
+                    return Err(Error::file(path, reason));
+                }
+            }
+        }
+        Ok(composed)
+    }
+
     /// SentencePiece's table of normalization.
     pub(super) fn charsmap(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         let map = steps(&self.normalizer, "normalizers")

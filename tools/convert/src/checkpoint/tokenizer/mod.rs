@@ -6,6 +6,7 @@ mod sentencepiece;
 mod special;
 mod vocab;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -19,7 +20,7 @@ use super::keys::Keys;
 use crate::{Error, Result};
 use hub::{TokenizerJson, VocabJson};
 use sentencepiece::SentencePiece;
-use vocab::{TokenType, Tokens, looks_special};
+use vocab::{TokenType, Tokens};
 
 /// The files of a folder that say how text becomes tokens.
 struct Files<'a> {
@@ -119,6 +120,13 @@ fn byte_level(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     json.no_affixes(path)?;
+    if json.leaves_text(path)? {
+        notes.push(
+            "the tokenizer composes text (NFC), of which the file cannot tell: text with letters \
+             and accents apart becomes other tokens"
+                .to_string(),
+        );
+    }
     let Some(VocabJson::Ids(vocab)) = &json.model.vocab else {
         return Err(Error::file(path, "model.vocab is missing"));
     };
@@ -203,13 +211,10 @@ fn word_pieces(
     keys: &mut Keys,
 ) -> Result<()> {
     const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
-    for (text, id) in vocab {
-        let added = json.added_tokens.iter().find(|added| added.id == *id);
-        let special = match added {
-            Some(added) => added.special || looks_special(text),
-            None => SPECIAL.contains(&text.as_str()),
-        };
-        if special {
+    // What was added is found in the text as it is, and goes before the vocabulary.
+    let added: HashSet<u32> = json.added_tokens.iter().map(|added| added.id).collect();
+    for (text, id) in vocab.iter().filter(|(_, id)| !added.contains(id)) {
+        if SPECIAL.contains(&text.as_str()) {
             tokens.set(path, *id, text, TokenType::Control, 0.0)?;
             continue;
         }
@@ -217,9 +222,9 @@ fn word_pieces(
             Some(inner) => inner.to_string(),
             None => format!("\u{2581}{text}"),
         };
-        let ty = if added.is_some() { TokenType::UserDefined } else { TokenType::Normal };
-        tokens.set(path, *id, &piece, ty, 0.0)?;
+        tokens.set(path, *id, &piece, TokenType::Normal, 0.0)?;
     }
+    json.add_tokens(tokens, 0.0);
     keys.set("tokenizer.ggml.model", "bert");
     keys.set("tokenizer.ggml.pre", "bert-bge");
     tokens.without_scores();

@@ -118,7 +118,7 @@ impl Tokens {
 
 /// Whether a token that a tokenizer takes for text is meant to steer the model, by llama.cpp's
 /// rules.
-pub(super) fn looks_special(text: &str) -> bool {
+fn looks_special(text: &str) -> bool {
     let between = |start: &str, end: &str| text.starts_with(start) && text.ends_with(end);
     matches!(text, "<pad>" | "<mask>" | "<2mass>" | "[@BOS@]")
         || between("<|", "|>")
