@@ -33,7 +33,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Runs quantized language models (GGUF) on the CPU.
+/// Runs, converts and quantizes language models (GGUF) on the CPU.
 #[derive(Parser)]
 #[command(
     name = "siskin",
@@ -44,7 +44,8 @@ use clap::{Parser, Subcommand};
         siskin chat -m qwen2.5-coder-0.5b          a conversation\n  \
         siskin run -m ./model.gguf --raw -f a.txt  complete a text file\n  \
         siskin inspect model.gguf                  what is in a file, what it needs\n  \
-        siskin bench -m model.gguf                 how fast it is here\n\n\
+        siskin bench -m model.gguf                 how fast it is here\n  \
+        siskin convert ./checkpoint --type q4_k_m  a hub checkpoint to a quantized file\n\n\
         MODEL is a path, a name in the store (see `siskin list`) or hf:OWNER/REPO/FILE.gguf.\n\n\
         Environment:\n  \
         SISKIN_HOME   where models are kept (default: siskin/models in the user's cache folder)\n  \

@@ -76,8 +76,10 @@ struct Candidate {
 /// The divergence, in nats, for a share of noise of 1 in one tensor of a model of `n_layer` layers;
 /// `tied`: the embeddings are the output matrix.
 ///
-/// Measured by tools/peers/sensitivity.py: a role at a time was quantized, and the divergence from
-/// the original divided by the noise. SENSITIVITY_SOURCE
+/// Measured by tools/peers/sensitivity.py with SmolLM2 135M (30 layers, tied): a role at a time, in a
+/// third of the layers, was quantized to Q4_0, and the divergence from the original divided by the
+/// noise; the means of the thirds. Untied matrices, and roles that the model has not, are guesses
+/// between these. Models differ: the figures order the roles, they do not predict a divergence.
 pub fn sensitivity(tensor: &TensorDesc, n_layer: usize, tied: bool) -> f64 {
     let of_layer = match Role::of(&tensor.name) {
         Role::Output => return 8.9,
