@@ -146,6 +146,12 @@ impl Checkpoint {
         &self.notes
     }
 
+    /// Whether there are weights of 8-bit floats. With the factors of their blocks only F32 holds
+    /// them exactly, but models are run with BF16.
+    pub fn is_fp8(&self) -> bool {
+        self.origins.iter().any(|origin| self.reader.is_fp8(origin))
+    }
+
     /// A tensor, and its rows in the checkpoint's way: a vector has a row for each value.
     fn rows(&self, tensor: usize, rows: Range<u64>) -> Result<(&Origin, &TensorDesc, Range<u64>)> {
         let (Some(origin), Some(desc)) = (self.origins.get(tensor), self.tensors.get(tensor))
