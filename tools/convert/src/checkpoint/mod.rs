@@ -33,7 +33,8 @@ use pieces::Origin;
 use read::Reader;
 use safetensors::Shards;
 
-pub use safetensors::check_header;
+pub use lora::check_adapter;
+pub use safetensors::{check_header, check_index};
 pub use tokenizer::{check_sentencepiece, check_tokenizer};
 
 /// What to do differently from what a checkpoint says.
