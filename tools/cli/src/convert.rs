@@ -50,13 +50,18 @@ fn lora(text: &str) -> anyhow::Result<(PathBuf, f32)> {
 }
 
 /// The file type that keeps the weights as they are: the type of the largest tensor.
-fn own_type(source: &dyn Source) -> &'static str {
+fn own_type(source: &dyn Source) -> anyhow::Result<&'static str> {
     let largest = source.tensors().iter().max_by_key(|t| t.n_values());
-    match largest.map(|t| t.ty) {
+    Ok(match largest.map(|t| t.ty) {
         Some(GgmlType::BF16) => "bf16",
         Some(GgmlType::F16) => "f16",
-        _ => "f32",
-    }
+        None | Some(GgmlType::F32) => "f32",
+        Some(ty) => anyhow::bail!(
+            "{}: its weights are quantized already ({}): say with --type what to make of them",
+            source.path().display(),
+            ty.name()
+        ),
+    })
 }
 
 /// `NAME-TYPE.gguf`
@@ -68,24 +73,38 @@ fn default_out(source: &Path, file_type: &str) -> anyhow::Result<PathBuf> {
 }
 
 pub fn main(args: ConvertArgs) -> anyhow::Result<()> {
+    let mut notes = Vec::new();
+    let mut fp8 = false;
     let source: Box<dyn Source> = if args.source.is_dir() {
         let lora = args.lora.iter().map(|text| lora(text)).collect::<Result<_, _>>()?;
         let options = ConvertOptions { name: args.name.clone(), lora };
         let checkpoint = Checkpoint::open(&args.source, &options)?;
-        checkpoint.notes().iter().for_each(|note| output::note(note));
+        notes.extend_from_slice(checkpoint.notes());
+        fp8 = checkpoint.is_fp8();
         Box::new(checkpoint)
     } else {
         anyhow::ensure!(args.lora.is_empty(), "--lora: adapters are merged with checkpoints only");
         anyhow::ensure!(args.name.is_none(), "--name: a GGUF file keeps the name that it has");
         Box::new(GgufSource::open(&store::resolve(&args.source.to_string_lossy())?)?)
     };
-    let sized = args.types.wanted_size().is_some();
-    let own = || (!sized).then(|| own_type(&*source));
-    let file_type = args.file_type.as_deref().or_else(own);
+    let file_type = match args.file_type.as_deref() {
+        Some(name) => Some(name),
+        None if args.types.wanted_size().is_some() => None,
+        None if fp8 => {
+            notes.push(
+                "weights are 8-bit floats: they become bf16, as models run them; --type f32 \
+                 keeps each exactly"
+                    .to_string(),
+            );
+            Some("bf16")
+        }
+        None => Some(own_type(&*source)?),
+    };
     let out = match args.out {
         Some(out) => out,
-        None => default_out(&args.source, file_type.unwrap_or("sized"))?,
+        None => default_out(source.path(), file_type.unwrap_or("sized"))?,
     };
+    notes.iter().for_each(|note| output::note(note));
     writing::write(&*source, file_type, &args.types, &out, &args.output)
 }
 

@@ -199,8 +199,12 @@ impl Family {
             )));
         }
         let encoder = self.arch == "bert";
+        let n_vocab = config.size(&["vocab_size"])?;
+        if n_vocab > MAX_VOCAB {
+            return Err(config.error(format!("vocab_size is {n_vocab}; {MAX_VOCAB} are the most")));
+        }
         Ok(Sizes {
-            n_vocab: config.size(&["vocab_size"])?,
+            n_vocab,
             n_embd,
             n_ff: config.size(&["intermediate_size", "n_inner", "hidden_dim"])?,
             n_head,
@@ -314,6 +318,10 @@ pub(super) enum Known {
 }
 
 const POSITIONS: &[&str] = &["max_position_embeddings", "n_ctx", "n_positions"];
+
+/// The most tokens: each takes memory before the embeddings are looked at. The largest known
+/// vocabulary has 262208.
+const MAX_VOCAB: usize = 1 << 21;
 
 const ATTN_CAP: &str = "attn_logit_softcapping";
 const FINAL_CAP: &str = "final_logit_softcapping";

@@ -78,7 +78,11 @@ struct AdapterConfig {
 impl AdapterConfig {
     fn open(dir: &Path) -> Result<AdapterConfig> {
         let path = dir.join("adapter_config.json");
-        let config = AdapterConfig { values: json::read(&path)?, path };
+        Self::parse(&path, &json::text(&path)?)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<AdapterConfig> {
+        let config = AdapterConfig { values: json::parse(path, text)?, path: path.to_path_buf() };
         let refuse = |reason: String| Err(Error::file(&config.path, reason));
         if config.values.get("peft_type").and_then(Value::as_str) != Some("LORA") {
             return refuse("peft_type is not LORA: other kinds of adapters are not read".into());
@@ -113,6 +117,15 @@ impl AdapterConfig {
         let rank = rank as f64;
         Ok((alpha / if self.flag("use_rslora") { rank.sqrt() } else { rank }) as f32)
     }
+}
+
+/// Whether an adapter_config.json is one that is understood, for fuzzing.
+///
+/// # Errors
+/// What is wrong with it.
+#[doc(hidden)]
+pub fn check_adapter(text: &str) -> Result<()> {
+    AdapterConfig::parse(Path::new("<memory>"), text)?.factor(8).map(drop)
 }
 
 /// The module of an adapter's tensor, and which of the two matrices it is.

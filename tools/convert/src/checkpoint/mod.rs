@@ -33,7 +33,8 @@ use pieces::Origin;
 use read::Reader;
 use safetensors::Shards;
 
-pub use safetensors::check_header;
+pub use lora::check_adapter;
+pub use safetensors::{check_header, check_index};
 pub use tokenizer::{check_sentencepiece, check_tokenizer};
 
 /// What to do differently from what a checkpoint says.
@@ -144,6 +145,12 @@ impl Checkpoint {
     /// What a user should know of the result, each a sentence.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Whether there are weights of 8-bit floats. With the factors of their blocks only F32 holds
+    /// them exactly, but models are run with BF16.
+    pub fn is_fp8(&self) -> bool {
+        self.origins.iter().any(|origin| self.reader.is_fp8(origin))
     }
 
     /// A tensor, and its rows in the checkpoint's way: a vector has a row for each value.

@@ -95,6 +95,12 @@ impl Reader {
         ty.unwrap_or(GgmlType::F32)
     }
 
+    /// Whether any of it is held in 8 bits.
+    pub(super) fn is_fp8(&self, origin: &Origin) -> bool {
+        let Origin::Pieces { pieces, .. } = origin else { return false };
+        pieces.iter().any(|p| matches!(self.tensor(p), Ok((_, Dtype::F8E4M3))))
+    }
+
     /// Calls `f` with each row of `rows`: its number among them, the piece's tensor, the row's
     /// number there, and its bytes.
     fn each_row(

@@ -234,6 +234,26 @@ pub fn check_header(bytes: &[u8]) -> Result<usize> {
     Ok(parse(path, header, len, 0)?.len())
 }
 
+/// Which file each tensor is in, by the text of an index: all are in its folder.
+fn parse_index(path: &Path, text: &str) -> Result<HashMap<String, String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: HashMap<String, String>,
+    }
+    let Index { weight_map } = json::parse(path, text)?;
+    let outside = |name: &&String| name.contains(['/', '\\']) || name.starts_with("..");
+    if let Some(name) = weight_map.values().find(outside) {
+        return Err(Error::file(path, format!("{name:?} is not a file of this folder")));
+    }
+    Ok(weight_map)
+}
+
+/// As [`check_header`], of the index of a checkpoint in several files.
+#[doc(hidden)]
+pub fn check_index(text: &str) -> Result<usize> {
+    Ok(parse_index(Path::new("<memory>"), text)?.len())
+}
+
 /// All files of a checkpoint, or of an adapter.
 #[derive(Debug)]
 pub(super) struct Shards {
@@ -271,18 +291,10 @@ impl Shards {
     }
 
     fn open_index(dir: &Path, index: &Path) -> Result<Shards> {
-        #[derive(Deserialize)]
-        struct Index {
-            weight_map: HashMap<String, String>,
-        }
-        let Index { weight_map } = json::read(index)?;
+        let weight_map = parse_index(index, &json::text(index)?)?;
         let mut names: Vec<&String> = weight_map.values().collect();
         names.sort();
         names.dedup();
-        let outside = |name: &&&String| name.contains(['/', '\\']) || name.starts_with("..");
-        if let Some(name) = names.iter().find(outside) {
-            return Err(Error::file(index, format!("{name:?} is not a file of this folder")));
-        }
         let paths: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
         let shards = Self::open_files(&paths)?;
         let mut wrong = Vec::new();

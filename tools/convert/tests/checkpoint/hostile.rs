@@ -130,6 +130,7 @@ fn configurations_are_checked_key_by_key() {
         ("hidden_size", json!(0), "hidden_size"),
         ("hidden_size", json!(u64::MAX), "hidden_size"),
         ("vocab_size", json!(4_000_000_000u64), "vocab_size"),
+        ("vocab_size", json!((1 << 21) + 1), "vocab_size is 2097153; 2097152 are the most"),
         ("vocab_size", json!(95), "has shape [96, 64], not [95, 64]"),
         ("num_hidden_layers", json!(1 << 20), "num_hidden_layers"),
         ("num_attention_heads", json!(63), "num_attention_heads is 63"),

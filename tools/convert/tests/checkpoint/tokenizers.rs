@@ -83,6 +83,11 @@ fn chat_templates_come_from_each_of_their_places() {
         config.insert("chat_template".into(), json!("from config"));
     });
     assert_eq!(template(&copy, "tokenizer.chat_template").as_deref(), Some("from config"));
+    copy.edit_json("tokenizer_config.json", |config| {
+        let one = json!({"name": "a", "template": "b"});
+        config.insert("chat_template".into(), json!(vec![one; 65]));
+    });
+    assert!(copy.error().contains("65 chat templates; 64 are the most"));
 }
 
 #[test]

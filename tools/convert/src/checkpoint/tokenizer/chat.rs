@@ -1,11 +1,16 @@
 //! Chat templates.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::super::json;
 use super::super::keys::Keys;
 use super::Files;
 use crate::{Error, Result};
+
+/// The most templates of a model; few have more than three.
+const MAX_TEMPLATES: usize = 64;
 
 /// Adds the template: that of tokenizer_config.json, else of chat_template.jinja, else of
 /// chat_template.json; of several, each under its name.
@@ -21,10 +26,10 @@ pub(super) fn add(files: &Files<'_>, keys: &mut Keys) -> Result<()> {
                 let entries = std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))?;
                 let paths: std::io::Result<Vec<_>> = entries.map(|e| Ok(e?.path())).collect();
                 let mut paths = paths.map_err(|e| Error::io(&folder, e))?;
+                paths.retain(|path| path.extension().is_some_and(|e| e == "jinja"));
                 paths.sort();
-                for path in
-                    paths.iter().filter(|path| path.extension().is_some_and(|e| e == "jinja"))
-                {
+                few(&folder, paths.len())?;
+                for path in &paths {
                     let name = path.file_stem().and_then(|name| name.to_str());
                     if let Some(name) = name {
                         all.push(named(name, json::text(path)?));
@@ -42,6 +47,7 @@ pub(super) fn add(files: &Files<'_>, keys: &mut Keys) -> Result<()> {
     match template {
         Value::String(text) => keys.set("tokenizer.chat_template", text),
         Value::Array(all) => {
+            few(files.dir, all.len())?;
             for one in &all {
                 let name = one.get("name").and_then(Value::as_str).unwrap_or_default();
                 let Some(text) = one.get("template").and_then(Value::as_str) else { continue };
@@ -60,6 +66,14 @@ pub(super) fn add(files: &Files<'_>, keys: &mut Keys) -> Result<()> {
     names.dedup();
     keys.set_opt("tokenizer.chat_templates", (!names.is_empty()).then_some(names));
     Ok(())
+}
+
+/// Refuses more templates than a model can have a use for.
+fn few(path: &Path, n: usize) -> Result<()> {
+    if n <= MAX_TEMPLATES {
+        return Ok(());
+    }
+    Err(Error::file(path, format!("{n} chat templates; {MAX_TEMPLATES} are the most")))
 }
 
 fn named(name: &str, template: String) -> Value {

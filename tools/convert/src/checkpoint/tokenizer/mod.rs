@@ -283,14 +283,15 @@ fn from_sentencepiece(
     Ok(())
 }
 
-/// Whether the text of a tokenizer.json is one that is understood, for fuzzing: as
+/// Whether the texts of a tokenizer.json and a tokenizer_config.json are understood, for fuzzing: as
 /// [`Checkpoint::open`](super::Checkpoint::open) does for a model of `n_vocab` tokens.
 ///
 /// # Errors
 /// What is wrong with it.
 #[doc(hidden)]
-pub fn check_tokenizer(text: &str, n_vocab: usize) -> Result<()> {
+pub fn check_tokenizer(text: &str, settings: &str, n_vocab: usize) -> Result<()> {
     let path = Path::new("<memory>");
+    let settings = json::parse(path, settings)?;
     let parsed: TokenizerJson = json::parse(path, text)?;
     let (mut tokens, mut keys) = (Tokens::new(n_vocab), Keys::default());
     let mut notes = Vec::new();
@@ -310,7 +311,12 @@ pub fn check_tokenizer(text: &str, n_vocab: usize) -> Result<()> {
             }
         }
     }
+    let unknown = tokens.unknown();
     tokens.put(&mut keys);
+    let json = Some((String::new(), parsed));
+    let files = Files { dir: Path::new("<memory>"), json, config: settings };
+    special::add(&files, &Config::parse(path, "{}")?, n_vocab, unknown, &mut keys);
+    chat::add(&files, &mut keys)?;
     let mut builder = siskin::gguf::Builder::new();
     keys.put(&mut builder)
 }
