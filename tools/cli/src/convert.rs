@@ -7,8 +7,8 @@ use clap::Args;
 use siskin::GgmlType;
 use siskin_convert::{Checkpoint, ConvertOptions, GgufSource, Source};
 
+use crate::store;
 use crate::writing::{self, OutputArgs, TypeArgs};
-use crate::{output, store};
 
 /// Makes a GGUF file of a checkpoint as the hub serves it: a folder of config.json, safetensors
 /// files and a tokenizer. `siskin convert ./SmolLM2-135M --type q4_k_m` is all that is needed.
@@ -104,8 +104,7 @@ pub fn main(args: ConvertArgs) -> anyhow::Result<()> {
         Some(out) => out,
         None => default_out(source.path(), file_type.unwrap_or("sized"))?,
     };
-    notes.iter().for_each(|note| output::note(note));
-    writing::write(&*source, file_type, &args.types, &out, &args.output)
+    writing::write(&*source, file_type, &args.types, &out, &args.output, notes)
 }
 
 #[cfg(test)]

@@ -31,5 +31,12 @@ pub struct QuantizeArgs {
 
 pub fn main(args: QuantizeArgs) -> anyhow::Result<()> {
     let source = GgufSource::open(&store::resolve(&args.source)?)?;
-    writing::write(&source, args.file_type.as_deref(), &args.types, &args.out, &args.output)
+    writing::write(
+        &source,
+        args.file_type.as_deref(),
+        &args.types,
+        &args.out,
+        &args.output,
+        Vec::new(),
+    )
 }

@@ -144,13 +144,14 @@ fn by_type(source: &dyn Source, plan: &Plan) -> BTreeMap<&'static str, (u64, u64
 }
 
 /// Chooses the types and writes the file, or says what would be written. Without a file type, a
-/// size must be given.
+/// size must be given. `notes` are said beside the plan's.
 pub fn write(
     source: &dyn Source,
     name: Option<&str>,
     types: &TypeArgs,
     out: &Path,
     args: &OutputArgs,
+    notes: Vec<String>,
 ) -> anyhow::Result<()> {
     let table = match &args.cpu {
         Some(level) => KernelTable::for_level(level),
@@ -172,7 +173,7 @@ pub fn write(
     let keys = imatrix.as_ref().map(imatrix_keys).unwrap_or_default();
     let _writing = process::Uninterrupted::new()?;
     let start = Instant::now();
-    let (plan, choices) = match types.wanted_size() {
+    let (mut plan, choices) = match types.wanted_size() {
         Some(size) => {
             let importance = match &imatrix {
                 Some(imatrix) => imatrix.importance_of(source.tensors())?,
@@ -191,6 +192,7 @@ pub fn write(
         }
         None => (Plan::new(source, &plan_options, &table)?, Vec::new()),
     };
+    plan.notes.splice(0..0, notes);
     plan.notes.iter().for_each(|note| output::note(note));
     let mut options = WriteOptions {
         threads: args.threads,
