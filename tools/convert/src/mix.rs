@@ -6,7 +6,7 @@
 use siskin::GgmlType;
 
 use crate::file_type::FileType;
-use crate::{Facts, TensorDesc};
+use crate::{Facts, TensorDesc, plan};
 
 /// What a tensor does in a model, as far as the choice of its type goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -320,6 +320,9 @@ impl<'a> Mix<'a> {
 
     /// The type of a tensor, if its rows are whole blocks of it (see [`fitting`]).
     pub fn choose(&self, tensor: &TensorDesc) -> GgmlType {
+        if plan::is_float(self.file.base) {
+            return self.file.base;
+        }
         let role = Role::of(&tensor.name);
         if role == Role::Output || (role == Role::TokenEmbd && self.tied) {
             return output_type(self.file, tensor.cols());

@@ -263,7 +263,7 @@ fn wanted(tensor: &TensorDesc, mix: &Mix<'_>, options: &PlanOptions) -> GgmlType
     if let Some(ty) = options.named(tensor, mix.tied()) {
         return ty;
     }
-    if options.pure || is_float(base) { base } else { mix.choose(tensor) }
+    if options.pure { base } else { mix.choose(tensor) }
 }
 
 /// Refuses what would be of no use.
