@@ -12,8 +12,6 @@ mean KL divergence from the source, and how long each took to make.
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -21,6 +19,7 @@ import gguf
 import numpy as np
 
 import llamacpp
+from command import siskin
 
 FILE_TYPES = {
     "q4_0": 2, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "q8_0": 7, "q3_k_m": 12, "q2_k": 10,
@@ -41,13 +40,6 @@ def importance(path):
         mean = np.where(counts > 0, sums / np.maximum(counts, 1), 1)
         means[base] = np.ascontiguousarray(mean.reshape(-1), dtype=np.float32)
     return means
-
-
-def siskin(binary, *args):
-    done = subprocess.run([binary, *map(str, args)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return done.stdout
 
 
 def main():

@@ -13,24 +13,17 @@ import argparse
 import json
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 
 import gguf
 import numpy as np
 from gguf.quants import dequantize
 
+from command import siskin
+
 ROLES = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
 # Files that are compared at a time.
 GROUP = 6
-
-
-def siskin(binary, *args):
-    done = subprocess.run([binary, *map(str, args)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return done.stdout
 
 
 def values(tensor):

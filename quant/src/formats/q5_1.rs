@@ -6,23 +6,9 @@ use super::q5_0::pack;
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
 use crate::lanes::Lanes;
-use crate::quantize::affine::Affine;
+use crate::quantize::affine::{Affine, HALF_STARTS};
 use crate::quantize::lanes::{Cpu, Values, code_bytes, f16_field};
 use crate::quantize::{GROUP, Search};
-
-/// See [`Affine::starts`].
-const STARTS: &[(f32, f32)] = &[
-    (0.0, 0.0),
-    (0.3, 0.3),
-    (0.6, 0.6),
-    (0.0, 0.5),
-    (0.5, 0.0),
-    (1.0, 1.0),
-    (-1.0, 0.0),
-    (0.0, -1.0),
-    (0.0, 1.0),
-    (1.0, 0.0),
-];
 
 /// 32 weights in 24 bytes.
 #[repr(C)]
@@ -72,7 +58,7 @@ impl Search for BlockQ5_1 {
     #[inline(always)]
     fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
         let values = Values::<32>::new(x, weights);
-        let search = Affine { cpu, top: 31.0, most: 0.0, starts: STARTS };
+        let search = Affine { cpu, top: 31.0, most: 0.0, starts: HALF_STARTS };
         let grid = search.halves(&values);
         let codes = code_bytes(&search.codes(&values, &grid), 0.0);
         let scales = grid.scale.array().into_iter().zip(grid.min.array());

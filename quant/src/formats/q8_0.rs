@@ -54,6 +54,8 @@ impl Block for BlockQ8_0 {
 
 /// No search: what these bits could gain is far below what any other step of a model loses.
 impl Search for BlockQ8_0 {
+    const WEIGHTED: bool = false;
+
     #[inline(always)]
     fn search<L: Lanes>(_cpu: Cpu<L>, x: &[f32; GROUP], _weights: &[f32; GROUP], out: &mut [Self]) {
         let (blocks, _) = x.as_chunks();

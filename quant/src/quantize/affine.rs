@@ -26,6 +26,20 @@ pub struct Grid<L: Lanes> {
     pub min: F<L>,
 }
 
+/// [`Affine::starts`] of the types whose scales are f16.
+pub const HALF_STARTS: &[(f32, f32)] = &[
+    (0.0, 0.0),
+    (0.3, 0.3),
+    (0.6, 0.6),
+    (0.0, 0.5),
+    (0.5, 0.0),
+    (1.0, 1.0),
+    (-1.0, 0.0),
+    (0.0, -1.0),
+    (0.0, 1.0),
+    (1.0, 0.0),
+];
+
 impl<L: Lanes> Grid<L> {
     /// `other`'s sub-blocks where `a < b`.
     #[inline(always)]

@@ -56,7 +56,7 @@ impl<L: Lanes> Centred<L> {
         (x * inverse).round_within(x.like(self.least), x.like(self.most))
     }
 
-    /// The sums for the codes nearest to the values; without `error` that sum is zero.
+    /// The sums for the codes nearest to the values; without a scale that of the errors is zero.
     #[inline(always)]
     fn sums<const N: usize>(
         &self,
@@ -82,7 +82,7 @@ impl<L: Lanes> Centred<L> {
     /// The errors for the codes nearest to the values.
     #[inline(always)]
     fn error<const N: usize>(&self, values: &Values<N>, scale: F<L>) -> F<L> {
-        let inverse = reciprocal(scale);
+        let inverse = scale.inverse();
         let mut error = scale.like(0.0);
         for (x, w) in values.each(self.cpu) {
             let off = scale * self.code(x, inverse) - x;
@@ -94,7 +94,7 @@ impl<L: Lanes> Centred<L> {
     /// The codes nearest to the values.
     #[inline(always)]
     pub fn codes<const N: usize>(&self, values: &Values<N>, scale: F<L>) -> [[f32; LANES]; N] {
-        let inverse = reciprocal(scale);
+        let inverse = scale.inverse();
         let mut codes = [[0.0; LANES]; N];
         for (codes, x) in codes.iter_mut().zip(&values.x) {
             *codes = self.code(self.cpu.load(x), inverse).array();
@@ -110,7 +110,7 @@ impl<L: Lanes> Centred<L> {
         for (x, _) in values.each(self.cpu) {
             far = far.abs().less(x.abs(), x, far);
         }
-        let to_one = reciprocal(far);
+        let to_one = far.inverse();
         let (mut best, mut best_gain) = (zero, zero);
         for start in self.starts {
             let mut inverse = to_one * zero.like(*start);
@@ -120,7 +120,7 @@ impl<L: Lanes> Centred<L> {
                 let gain = scale * sums.xq;
                 best = best_gain.less(gain, scale, best);
                 best_gain = gain.max(best_gain);
-                inverse = reciprocal(scale);
+                inverse = scale.inverse();
             }
         }
         best
@@ -134,7 +134,7 @@ impl<L: Lanes> Centred<L> {
         let mut best_error = scale.like(f32::INFINITY);
         for _ in 0..HALF_ROUNDS {
             scale = scale.to_f16();
-            let sums = self.sums(values, reciprocal(scale), Some(scale));
+            let sums = self.sums(values, scale.inverse(), Some(scale));
             best = sums.error.less(best_error, scale, best);
             best_error = sums.error.min(best_error);
             scale = sums.xq.over(sums.qq, scale);
@@ -153,17 +153,17 @@ impl<L: Lanes> Centred<L> {
         let mut best_error = zero.like(f32::INFINITY);
         for start in range.starts {
             let d = (far * zero.like(1.0 / start)).to_f16();
-            let mut now = Integers { d, scale: (found * reciprocal(d)).round_within(least, most) };
+            let mut now = Integers { d, scale: (found * d.inverse()).round_within(least, most) };
             for _ in 0..INTEGER_ROUNDS {
                 let scale = now.d * now.scale;
-                let sums = self.sums(values, reciprocal(scale), Some(scale));
+                let sums = self.sums(values, scale.inverse(), Some(scale));
                 let error = sums.error.sum::<LANES>();
                 best.d = error.less(best_error, now.d, best.d);
                 best.scale = error.less(best_error, now.scale, best.scale);
                 best_error = error.min(best_error);
                 let ss = (now.scale * now.scale * sums.qq).sum::<LANES>();
                 let d = (now.scale * sums.xq).sum::<LANES>().over(ss, now.d).to_f16();
-                let inverse = reciprocal(d);
+                let inverse = d.inverse();
                 let ideal = sums.xq.over(sums.qq, scale);
                 now = Integers { d, scale: (ideal * inverse).round_within(least, most) };
             }
@@ -184,12 +184,6 @@ impl<L: Lanes> Centred<L> {
 fn furthest<L: Lanes>(x: F<L>) -> F<L> {
     let (least, most) = (-(-x).largest::<LANES>(), x.largest::<LANES>());
     most.less(-least, least, most)
-}
-
-/// `1 / x`, or zero for zero.
-#[inline(always)]
-fn reciprocal<L: Lanes>(x: F<L>) -> F<L> {
-    x.like(0.0).less(x.abs(), x.like(1.0) / x, x.like(0.0))
 }
 
 /// How often the best scale for the codes and the codes for that are taken in turn.

@@ -88,11 +88,10 @@ impl<L: Lanes> SubBlocks<L> {
     fn fit(&self, tried: &[f32; 16]) -> Fit<L> {
         let zero = self.cpu.splat(0.0);
         let mut best = Fit { s: zero, qq: zero, gain: zero };
-        let one = zero.like(1.0);
         for n in 0..tried.len() + REFITS {
             let inverse = match tried.get(n) {
                 Some(value) => zero.less(self.far.abs(), zero.like(*value) / self.far, zero),
-                None => zero.less(best.s.abs(), one / best.s, zero),
+                None => best.s.inverse(),
             };
             let fit = self.sums(inverse);
             let better = best.gain;
@@ -122,7 +121,7 @@ impl<L: Lanes> SubBlocks<L> {
     #[inline(always)]
     fn errors(&self, s: F<L>) -> F<L> {
         let zero = self.cpu.splat(0.0);
-        let inverse = zero.less(s.abs(), zero.like(1.0) / s, zero);
+        let inverse = s.inverse();
         let mut error = zero;
         for (x, w) in self.values.each(self.cpu) {
             let off = x - s * nearest(x * inverse);
@@ -134,8 +133,7 @@ impl<L: Lanes> SubBlocks<L> {
     /// The codes with scales, packed as 16 bytes for each sub-block.
     #[inline(always)]
     fn codes(&self, s: F<L>) -> [[u8; 16]; LANES] {
-        let zero = self.cpu.splat(0.0);
-        let inverse = zero.less(s.abs(), zero.like(1.0) / s, zero);
+        let inverse = s.inverse();
         let mut packed = [[0; 16]; LANES];
         for (j, x) in self.values.x.iter().enumerate() {
             let codes = code(self.cpu.load(x) * inverse).array();
@@ -212,7 +210,7 @@ pub struct Found {
 #[inline(always)]
 pub fn search_super<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP]) -> Found {
     let blocks = SubBlocks::new::<256>(cpu, x, weights);
-    let (zero, one, most) = (cpu.splat(0.0), cpu.splat(1.0), cpu.splat(f32::MAX));
+    let (zero, most) = (cpu.splat(0.0), cpu.splat(f32::MAX));
     let (least_l, most_l) = (cpu.splat(-32.0), cpu.splat(31.0));
     // The best scale of each sign for each sub-block by itself.
     let mut fits = [Fit { s: zero, qq: zero, gain: zero }; 2];
@@ -236,7 +234,7 @@ pub fn search_super<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GRO
             for n in 0..TAKEN {
                 let integer = FIRST - STEP * (round * TAKEN + n) as f32;
                 let tried = blocks.rounded(far / zero.like(integer));
-                let inverse = zero.less(tried.abs(), one / tried, zero);
+                let inverse = tried.inverse();
                 let (mut cost, mut integers) = (most, zero);
                 for fit in fits {
                     let l = (fit.s * inverse).round_within(least_l, most_l);
@@ -253,7 +251,7 @@ pub fn search_super<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GRO
         } else {
             // The scale that fits the codes and integers best.
             let s = best_d * best_l;
-            let fit = blocks.sums(zero.less(s.abs(), one / s, zero));
+            let fit = blocks.sums(s.inverse());
             let (xq, qq) = (fit.s * fit.qq * best_l, fit.qq * (best_l * best_l));
             d = blocks.rounded(xq.sum::<8>().over(qq.sum::<8>(), zero));
             l = best_l;

@@ -154,6 +154,13 @@ impl<L: Lanes> F<L> {
         b.like(0.0).less(b, self / b, other)
     }
 
+    /// `1 / self`, or zero for zero.
+    #[inline(always)]
+    pub fn inverse(self) -> Self {
+        let zero = self.like(0.0);
+        zero.less(self.abs(), self.like(1.0) / self, zero)
+    }
+
     /// The nearest integer in a range; its beginning for NaN. Half to even.
     #[inline(always)]
     pub fn round_within(self, least: Self, most: Self) -> Self {

@@ -42,6 +42,9 @@ pub type QuantizeFn = unsafe fn(x: &[f32], importance: Option<&[f32]>, out: &mut
 
 /// A format with a quantizer that searches.
 pub trait Search: Block {
+    /// False if the rule of the format has no use for weights, which are then all 1.
+    const WEIGHTED: bool = true;
+
     /// Quantizes the first `out.len()` blocks of the values, at least one.
     ///
     /// The bits of a block depend on its own values and weights only. No value is NaN or beyond
@@ -63,7 +66,7 @@ pub fn rows<L: Lanes, B: Search>(
 ) {
     // A block has the alignment of a byte, and the length is whole blocks: the cast cannot fail.
     let blocks: &mut [B] = try_cast_slice_mut(out).unwrap_or(&mut []);
-    let (mut values, mut weights) = ([0.0; GROUP], [0.0; GROUP]);
+    let (mut values, mut weights) = ([0.0; GROUP], [1.0; GROUP]);
     // The next value's place in its row.
     let mut column = 0;
     for (blocks, x) in blocks.chunks_mut(GROUP / B::LEN).zip(x.chunks(GROUP)) {
@@ -73,7 +76,7 @@ pub fn rows<L: Lanes, B: Search>(
         }
         values[x.len()..].fill(0.0);
         let parts = weights.chunks_exact_mut(B::LEN).zip(values.chunks_exact(B::LEN));
-        for (weights, x) in parts.take(blocks.len()) {
+        for (weights, x) in parts.take(if B::WEIGHTED { blocks.len() } else { 0 }) {
             let row = importance.and_then(|all| all.get(column..column + B::LEN));
             weigh(x, row, weights);
             column += B::LEN;
@@ -97,7 +100,11 @@ pub fn rows<L: Lanes, B: Search>(
 /// independent ones would.
 #[inline(always)]
 fn weigh(x: &[f32], importance: Option<&[f32]>, out: &mut [f32]) {
-    relative(importance.unwrap_or(&[]), out);
+    match importance {
+        Some(importance) => out.copy_from_slice(importance),
+        None => out.fill(1.0),
+    }
+    relative(out);
     let mut sums = [0.0; LANES];
     for x in x.chunks_exact(LANES) {
         for (sum, x) in sums.iter_mut().zip(x) {
@@ -108,21 +115,20 @@ fn weigh(x: &[f32], importance: Option<&[f32]>, out: &mut [f32]) {
     for (out, x) in out.iter_mut().zip(x) {
         *out *= (mean + x * x).sqrt();
     }
-    let mut copy = [0.0; GROUP];
-    copy[..out.len()].copy_from_slice(out);
-    relative(&copy[..out.len()], out);
+    relative(out);
 }
 
-/// Importances relative to the greatest. Where all are zero, or none is given, all are the same.
+/// Makes weights relative to the greatest. Where all are zero, all become the same.
 #[inline(always)]
-fn relative(importance: &[f32], out: &mut [f32]) {
-    out.fill(1.0);
-    let greatest = importance.iter().fold(0.0, |max, i| if *i > max { *i } else { max });
+fn relative(weights: &mut [f32]) {
+    let greatest = weights.iter().fold(0.0, |max, w| if *w > max { *w } else { max });
     if greatest > 0.0 && greatest.is_finite() {
-        for (out, i) in out.iter_mut().zip(importance) {
-            let i = i / greatest;
-            *out = if i > MIN_IMPORTANCE { i } else { MIN_IMPORTANCE };
+        for weight in weights {
+            let w = *weight / greatest;
+            *weight = if w > MIN_IMPORTANCE { w } else { MIN_IMPORTANCE };
         }
+    } else {
+        weights.fill(1.0);
     }
 }
 

@@ -158,6 +158,11 @@ pub fn write(
         None => KernelTable::detect(),
     };
     let table = table.map_err(|reason| anyhow!(reason))?;
+    let split = match args.split_size {
+        Some(bytes) => Split::Bytes(bytes),
+        None if args.keep_split => Split::Keep,
+        None => Split::None,
+    };
     let plan_options = match (name, types.wanted_size()) {
         (Some(name), None) => types.options(file_type(name)?)?,
         // The file type counts for nothing then.
@@ -165,8 +170,8 @@ pub fn write(
         (Some(name), Some(_)) => bail!("both a file type ({name}) and a size are given: take one"),
         (None, None) => bail!("which file type? q4_k_m is the usual choice; --help lists them"),
     };
-    if !args.dry_run {
-        // Said before the work, and again when the parts are known.
+    if !args.dry_run && split == Split::None {
+        // Said before the work; of parts the names are known only when the types are.
         refuse_existing(&[out.to_path_buf()], args.force)?;
     }
     let imatrix = types.imatrix.as_ref().map(Imatrix::open).transpose()?;
@@ -196,11 +201,7 @@ pub fn write(
     plan.notes.iter().for_each(|note| output::note(note));
     let mut options = WriteOptions {
         threads: args.threads,
-        split: match args.split_size {
-            Some(bytes) => Split::Bytes(bytes),
-            None if args.keep_split => Split::Keep,
-            None => Split::None,
-        },
+        split,
         keys,
         overwrite: args.force,
         ..WriteOptions::default()

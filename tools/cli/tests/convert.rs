@@ -4,17 +4,13 @@ mod common;
 
 use std::path::Path;
 
-use common::{command, end, json, siskin};
+use common::{command, end, json, path, siskin};
 use siskin::GgmlType;
 use siskin::gguf::GgufFile;
 
 fn checkpoint(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/checkpoints");
     path.join(name).to_str().expect("UTF-8").to_string()
-}
-
-fn path(folder: &Path, name: &str) -> String {
-    folder.join(name).to_str().expect("UTF-8").to_string()
 }
 
 #[test]

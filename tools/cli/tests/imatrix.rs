@@ -4,16 +4,12 @@ mod common;
 
 use std::path::Path;
 
-use common::{file, json, siskin, tiny};
+use common::{file, json, path, siskin, tiny};
 use siskin::{EncodeOptions, Engine, EngineOptions, Session, SessionOptions};
 use siskin_convert::Imatrix;
 
 fn text(folder: &Path) -> String {
     file(folder, "text.txt", "He thanked the hen in the inn, then ran on and on. ".repeat(4))
-}
-
-fn path(folder: &Path, name: &str) -> String {
-    folder.join(name).to_str().expect("UTF-8").to_string()
 }
 
 /// Runs `siskin imatrix` and returns what it printed.

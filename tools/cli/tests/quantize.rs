@@ -5,12 +5,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{file, json, siskin, tiny};
+use common::{file, json, path, siskin, tiny};
 use siskin::gguf::GgufFile;
-
-fn path(folder: &Path, name: &str) -> String {
-    folder.join(name).to_str().expect("UTF-8").to_string()
-}
 
 /// What must be said by a command that is refused.
 fn refused(args: &[&str], parts: &[&str]) {
@@ -202,7 +198,8 @@ fn a_size_counts_the_keys_and_the_types_that_are_named() {
     let model = tiny("qwen2");
     let matrix = imatrix(folder.path(), &model);
     let out = path(folder.path(), "out.gguf");
-    for size in [60_000u64, 70_000, 90_000] {
+    let mut kept = 0;
+    for size in [60_000u64, 70_000, 90_000, 120_000] {
         let size_arg = size.to_string();
         let args = ["quantize", &model, &out, "--force", "--size", &size_arg];
         let more = ["--imatrix", &matrix, "--output-type", "q8_0"];
@@ -217,7 +214,9 @@ fn a_size_counts_the_keys_and_the_types_that_are_named() {
         // The embeddings are the output matrix.
         let output = file.tensor("token_embd.weight").map(|t| t.ty.name());
         assert_eq!(output, Some("Q8_0"));
+        kept += 1;
     }
+    assert!(kept > 0, "no size was large enough");
     refused(
         &["quantize", &model, &out, "--size", "90000", "--split-size", "1M"],
         &["--split-size"],

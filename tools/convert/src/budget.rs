@@ -206,13 +206,13 @@ fn padded(tensor: &TensorDesc, ty: GgmlType) -> u64 {
     n_bytes(tensor, ty).next_multiple_of(ALIGNMENT)
 }
 
-/// Rows spread over a tensor, with the importance of their columns.
+/// Rows spread over a tensor.
 struct Sample<'a> {
     source: &'a dyn Source,
     tensor: &'a TensorDesc,
-    values: Vec<f32>,
-    /// The importance of each row's columns: of experts, each has its own.
-    importance: Vec<Option<&'a [f32]>>,
+    /// The rows of each expert, whose columns have an importance of their own; of other tensors,
+    /// all.
+    parts: Vec<(Option<&'a [f32]>, Vec<f32>)>,
 }
 
 impl<'a> Sample<'a> {
@@ -223,48 +223,54 @@ impl<'a> Sample<'a> {
     ) -> Result<Sample<'a>> {
         let tensor = &source.tensors()[index];
         let (cols, rows) = (tensor.cols(), tensor.rows());
-        let n = (SAMPLE / cols.max(1)).clamp(1, 4096).min(rows as usize);
-        let mut sample =
-            Sample { source, tensor, values: vec![0.0; n * cols], importance: Vec::new() };
-        for (i, row) in sample.values.chunks_exact_mut(cols).enumerate() {
-            let at = i as u64 * rows / n as u64;
-            source.read(index, at..at + 1, row)?;
-            write::check_finite(source, tensor, at, row)?;
-            sample.importance.push(write::importance_of_row(source, tensor, importance, at)?);
+        let n = (SAMPLE / cols.max(1)).clamp(1, 4096).min(rows as usize) as u64;
+        let mut parts: Vec<(Option<&[f32]>, Vec<f32>)> = Vec::new();
+        let mut row = vec![0.0; cols];
+        for at in (0..n).map(|i| i * rows / n) {
+            source.read(index, at..at + 1, &mut row)?;
+            write::check_finite(source, tensor, at, &row)?;
+            let importance = write::importance_of_row(source, tensor, importance, at)?;
+            let same = |part: &&mut (Option<&[f32]>, _)| {
+                part.0.map(<[f32]>::as_ptr) == importance.map(<[f32]>::as_ptr)
+            };
+            match parts.last_mut().filter(same) {
+                Some((_, values)) => values.extend_from_slice(&row),
+                None => parts.push((importance, row.clone())),
+            }
         }
-        Ok(sample)
+        Ok(Sample { source, tensor, parts })
     }
 
     /// What each type would cost and lose, from small to large.
     fn candidates(&self, table: &KernelTable) -> Result<Vec<Candidate>> {
-        let cols = self.tensor.cols();
-        let mut row_back = vec![0.0; cols];
-        let mut candidates = Vec::with_capacity(TYPES.len() + 1);
-        let fits = |ty: &GgmlType| cols.is_multiple_of(ty.block_len());
-        for ty in TYPES.into_iter().filter(fits).chain([self.tensor.ty]) {
-            let wrong = |e: formats::RowError| {
-                Error::tensor(self.source.path(), &self.tensor.name, e.to_string())
-            };
-            let mut bytes = vec![0; ty.row_bytes(cols).unwrap_or(0)];
-            let (mut error, mut power) = (0.0, 0.0);
-            for (row, importance) in self.values.chunks_exact(cols).zip(&self.importance) {
-                if ty != self.tensor.ty {
-                    table.quantize(ty, row, *importance, &mut bytes).map_err(wrong)?;
-                    formats::dequantize_row(ty, &bytes, &mut row_back).map_err(wrong)?;
-                } else {
-                    row_back.copy_from_slice(row);
-                }
-                for (i, (a, b)) in row.iter().zip(&row_back).enumerate() {
-                    let weight = importance.map_or(1.0, |all| f64::from(all[i]));
-                    let (a, b) = (f64::from(*a), f64::from(*b));
-                    error += weight * (a - b) * (a - b);
-                    power += weight * a * a;
-                }
+        let fits = |ty: &GgmlType| self.tensor.cols().is_multiple_of(ty.block_len());
+        let types = TYPES.into_iter().filter(fits).chain([self.tensor.ty]);
+        let candidate = |ty| {
+            let noise = if ty == self.tensor.ty { 0.0 } else { self.noise(ty, table)? };
+            Ok(Candidate { ty, bytes: padded(self.tensor, ty), noise })
+        };
+        Ok(worthwhile(types.map(candidate).collect::<Result<_>>()?))
+    }
+
+    /// The share of noise that quantizing to a type makes.
+    fn noise(&self, ty: GgmlType, table: &KernelTable) -> Result<f64> {
+        let wrong = |e: formats::RowError| {
+            Error::tensor(self.source.path(), &self.tensor.name, e.to_string())
+        };
+        let (mut error, mut power) = (0.0, 0.0);
+        for (importance, values) in &self.parts {
+            let mut bytes = vec![0; ty.row_bytes(values.len()).unwrap_or(0)];
+            let mut back = vec![0.0; values.len()];
+            table.quantize(ty, values, *importance, &mut bytes).map_err(wrong)?;
+            formats::dequantize_row(ty, &bytes, &mut back).map_err(wrong)?;
+            for (i, (a, b)) in values.iter().zip(&back).enumerate() {
+                let weight = importance.map_or(1.0, |all| f64::from(all[i % all.len()]));
+                let (a, b) = (f64::from(*a), f64::from(*b));
+                error += weight * (a - b) * (a - b);
+                power += weight * a * a;
             }
-            let noise = if power > 0.0 { error / power } else { 0.0 };
-            candidates.push(Candidate { ty, bytes: padded(self.tensor, ty), noise });
         }
-        Ok(worthwhile(candidates))
+        Ok(if power > 0.0 { error / power } else { 0.0 })
     }
 }
 

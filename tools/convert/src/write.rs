@@ -4,6 +4,7 @@
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use siskin::GgmlType;
@@ -119,11 +120,21 @@ struct Job<'a> {
     table: &'a KernelTable,
     types: &'a [GgmlType],
     importance: &'a [Option<Vec<f32>>],
+    /// Room for the values of slices, as many as are computed at a time.
+    rooms: Mutex<Vec<Vec<f32>>>,
 }
 
 impl Job<'_> {
     /// Computes the bytes of a slice.
-    fn slice(&self, slice: &Slice, values: &mut Vec<f32>, out: &mut [u8]) -> Result<()> {
+    fn slice(&self, slice: &Slice, out: &mut [u8]) -> Result<()> {
+        let rooms = || self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = rooms().pop().unwrap_or_default();
+        let result = self.slice_in(slice, &mut values, out);
+        rooms().push(values);
+        result
+    }
+
+    fn slice_in(&self, slice: &Slice, values: &mut Vec<f32>, out: &mut [u8]) -> Result<()> {
         let desc = &self.source.tensors()[slice.tensor];
         let ty = self.types[slice.tensor];
         let wrong = |reason: String| Error::tensor(self.source.path(), &desc.name, reason);
@@ -238,7 +249,8 @@ pub fn write(
     let slices = slices(tensors, &plan.types);
     let pool = pool(options.threads)?;
     let window = (SLICES_PER_THREAD * pool.current_num_threads()).min(WINDOW);
-    let job = Job { source, table, types: &plan.types, importance: &options.importance };
+    let (types, importance) = (&plan.types, &options.importance);
+    let job = Job { source, table, types, importance, rooms: Mutex::new(Vec::new()) };
     let source_bytes = |t: &TensorDesc| n_bytes(t, t.ty);
     let total = tensors.iter().map(source_bytes).sum();
 
@@ -308,11 +320,8 @@ fn fill(job: &Job<'_>, slices: &[Slice], bytes: &mut [u8]) -> Result<()> {
         pairs.push((slice, out));
         rest = behind;
     }
-    let results: Vec<Result<()>> = pairs
-        .into_par_iter()
-        .with_max_len(1)
-        .map_init(Vec::new, |values, (slice, out)| job.slice(slice, values, out))
-        .collect();
+    let results: Vec<Result<()>> =
+        pairs.into_par_iter().with_max_len(1).map(|(slice, out)| job.slice(slice, out)).collect();
     results.into_iter().collect()
 }
 

@@ -118,6 +118,11 @@ fn write_variant(
     writer.commit()
 }
 
+/// The path of a file in a folder.
+pub fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).to_str().expect("UTF-8").to_string()
+}
+
 /// Writes a file into a folder and returns its path.
 pub fn file(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) -> String {
     let path = folder.join(name);
