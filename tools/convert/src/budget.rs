@@ -148,7 +148,7 @@ impl Budget<'_> {
             .install(|| tensors.par_iter().enumerate().with_max_len(1).map(one).collect());
         let candidates = measured.into_iter().collect::<Result<Vec<_>>>()?;
 
-        let tied = !tensors.iter().any(|t| Role::of(&t.name) == Role::Output);
+        let tied = mix::tied(tensors);
         let n_layer = source.facts().n_layer;
         let weights: Vec<f64> = tensors.iter().map(|t| sensitivity(t, n_layer, tied)).collect();
         let room = match self.size {

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Result, write};
 
 /// Sums that are kept apart: wide enough for any vector register, and fixed, so that its width
 /// cannot show.
@@ -128,10 +128,9 @@ impl Scorer {
     /// With so many threads.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the system gives none.
+    /// [`Error::Invalid`](crate::Error::Invalid) if the system gives none.
     pub fn new(threads: usize) -> Result<Scorer> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.map(Scorer).map_err(|e| Error::Invalid(format!("threads cannot be started: {e}")))
+        write::pool(Some(threads)).map(Scorer)
     }
 
     /// The [`score`] of each of `tokens`, which the rows of `n_vocab` logits come before.

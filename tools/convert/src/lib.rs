@@ -13,6 +13,7 @@ mod gguf_source;
 pub mod imatrix;
 pub mod mix;
 pub mod plan;
+mod problems;
 pub mod source;
 pub mod write;
 

@@ -288,6 +288,11 @@ impl If {
     }
 }
 
+/// True if the embeddings are the output matrix.
+pub fn tied(tensors: &[TensorDesc]) -> bool {
+    !tensors.iter().any(|t| Role::of(&t.name) == Role::Output)
+}
+
 /// The rules of a file type, for the tensors of one model.
 pub struct Mix<'a> {
     file: &'a FileType,
@@ -309,13 +314,8 @@ impl<'a> Mix<'a> {
         let values = tensors.iter().filter(|t| Role::of(&t.name).has_values());
         let mut values: Vec<_> = values.map(|t| layer_of(&t.name)).collect();
         values.sort_unstable();
-        let tied = !tensors.iter().any(|t| Role::of(&t.name) == Role::Output);
+        let tied = tied(tensors);
         Mix { file, facts, imatrix, values, tied }
-    }
-
-    /// True if the embeddings are the output matrix.
-    pub fn tied(&self) -> bool {
-        self.tied
     }
 
     /// The type of a tensor, if its rows are whole blocks of it (see [`fitting`]).

@@ -10,7 +10,7 @@ use siskin_quant::types::Act;
 use crate::budget::{Budget, Choice};
 use crate::file_type::FileType;
 use crate::mix::{self, Mix, Role};
-use crate::{Error, Imatrix, Result, Source, TensorDesc};
+use crate::{Error, Imatrix, Result, Source, TensorDesc, problems};
 
 /// A type for the tensors whose name a pattern finds: `ffn_down=q6_k`.
 #[derive(Clone, Debug)]
@@ -119,14 +119,9 @@ pub fn is_float(ty: GgmlType) -> bool {
     ty.info().act == Act::F32
 }
 
-/// Tensors that are named in an error; the rest are counted.
-const SHOWN: usize = 5;
-
 /// Names, of many the first.
 fn some(names: &[String]) -> String {
-    let more = names.len().saturating_sub(SHOWN);
-    let shown = names[..names.len() - more].join(", ");
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
+    problems::join(names, ", ", 5)
 }
 
 impl Plan {
@@ -138,11 +133,12 @@ impl Plan {
     pub fn new(source: &dyn Source, options: &PlanOptions, table: &KernelTable) -> Result<Plan> {
         let tensors = source.tensors();
         let mix = Mix::new(options.file_type, tensors, source.facts(), options.imatrix);
+        let tied = mix::tied(tensors);
         // Rows of this length, that are no whole blocks of the first type: the second, so often.
         let mut replaced: BTreeMap<(usize, GgmlType, GgmlType), usize> = BTreeMap::new();
         let mut types = Vec::with_capacity(tensors.len());
         for tensor in tensors {
-            let wanted = wanted(tensor, &mix, options);
+            let wanted = wanted(tensor, &mix, tied, options);
             let fitting = mix::fitting(wanted, tensor.cols());
             if fitting != wanted {
                 *replaced.entry((tensor.cols(), wanted, fitting)).or_default() += 1;
@@ -186,7 +182,7 @@ impl Plan {
         let fixed = PlanOptions { file_type: exact(), ..fixed };
         let fixed = Plan::new(source, &fixed, table)?;
         let tensors = source.tensors();
-        let tied = Mix::new(options.file_type, tensors, source.facts(), options.imatrix).tied();
+        let tied = mix::tied(tensors);
         let free = |tensor: &TensorDesc| options.named(tensor, tied).is_none();
         // Before the long work: what is free is quantized, whatever the size.
         let quantized = |(t, ty): (&TensorDesc, &GgmlType)| match free(t) && mix::is_quantized(t) {
@@ -255,12 +251,12 @@ pub fn n_bytes(tensor: &TensorDesc, ty: GgmlType) -> u64 {
 }
 
 /// The type that the options ask for.
-fn wanted(tensor: &TensorDesc, mix: &Mix<'_>, options: &PlanOptions) -> GgmlType {
+fn wanted(tensor: &TensorDesc, mix: &Mix<'_>, tied: bool, options: &PlanOptions) -> GgmlType {
     let base = options.file_type.base;
     if !mix::is_quantized(tensor) {
         return tensor.ty;
     }
-    if let Some(ty) = options.named(tensor, mix.tied()) {
+    if let Some(ty) = options.named(tensor, tied) {
         return ty;
     }
     if options.pure { base } else { mix.choose(tensor) }

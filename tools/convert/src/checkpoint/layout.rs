@@ -9,11 +9,10 @@ use siskin::model::tensor_names::{self as names, Sizes, Tensor};
 use super::config::Config;
 use super::families::{Family, Known};
 use super::pieces::{Op, Order, Origin, Piece};
-use super::problems;
 use super::read::{BlockScales, Reader, decode};
 use super::rope::llama3_factors;
 use super::safetensors::{Dtype, HubTensor, Shards};
-use crate::{Error, Result};
+use crate::{Error, Result, problems};
 
 /// The factors of the blocks of an 8-bit tensor, by its name.
 const SCALES: &str = "_scale_inv";
@@ -99,7 +98,7 @@ impl Layout {
         let scales = finder.scales(config)?;
         let Finder { problems, tensors, origins, .. } = finder;
         if !problems.is_empty() {
-            return Err(Error::file(dir, format!("tensors: {}", problems::join(&problems))));
+            return Err(Error::file(dir, format!("tensors: {}", problems::all(&problems))));
         }
         let reader = Reader { shards, deltas: HashMap::new(), scales };
         Ok(Layout { tensors, origins, reader })

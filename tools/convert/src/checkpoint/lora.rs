@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
 
+use super::json;
 use super::read::decode;
 use super::safetensors::{HubTensor, Shards};
-use super::{json, problems};
-use crate::{Error, Result};
+use crate::{Error, Result, problems};
 
 /// What is added to a tensor. Its matrices are read when they are needed, and can be dropped.
 #[derive(Debug)]
@@ -193,7 +193,7 @@ pub(super) fn open<'a>(
     if wrong.is_empty() {
         return Ok(deltas);
     }
-    Err(Error::file(&path, problems::join(&wrong)))
+    Err(Error::file(&path, problems::all(&wrong)))
 }
 
 fn dims(tensor: &HubTensor) -> [u64; 2] {

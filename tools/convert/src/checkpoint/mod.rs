@@ -10,13 +10,11 @@ mod layout;
 mod lora;
 mod model_id;
 mod pieces;
-mod problems;
 mod read;
 mod rope;
 mod safetensors;
 mod tokenizer;
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -217,11 +215,6 @@ impl Source for Checkpoint {
             return Err(Error::Invalid(reason));
         }
         self.reader.read(origin, rows, out)
-    }
-
-    fn raw(&self, tensor: usize, rows: Range<u64>) -> Result<Option<Cow<'_, [u8]>>> {
-        let (origin, desc, rows) = self.rows(tensor, rows)?;
-        self.reader.raw(origin, desc.ty, rows)
     }
 
     fn done(&self, tensor: usize) {

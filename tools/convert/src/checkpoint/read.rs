@@ -1,11 +1,10 @@
 //! The values of a tensor, from the rows of the checkpoint that make it up.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use half::{bf16, f16};
 use siskin::GgmlType;
+use siskin_quant::formats::dequantize_row;
 
 use super::lora::Delta;
 use super::pieces::{Op, Order, Origin, Piece, for_each_run};
@@ -14,16 +13,18 @@ use crate::{Error, Result};
 
 /// Values from their bytes, as many as `out` has room for.
 pub(super) fn decode(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
-    fn each<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
-        for (bytes, out) in bytes.as_chunks::<N>().0.iter().zip(out) {
-            *out = value(*bytes);
+    let ty = match dtype {
+        Dtype::F32 => GgmlType::F32,
+        Dtype::F16 => GgmlType::F16,
+        Dtype::Bf16 => GgmlType::BF16,
+        Dtype::F8E4M3 => {
+            out.iter_mut().zip(bytes).for_each(|(out, bits)| *out = f8_e4m3(*bits));
+            return;
         }
-    }
-    match dtype {
-        Dtype::F32 => each(bytes, out, f32::from_le_bytes),
-        Dtype::F16 => each(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
-        Dtype::Bf16 => each(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
-        Dtype::F8E4M3 => each(bytes, out, |[b]| f8_e4m3(b)),
+    };
+    // Of as many values as bytes the rows always are, or there is nothing to read.
+    if dequantize_row(ty, bytes, out).is_err() {
+        out.fill(f32::NAN);
     }
 }
 
@@ -174,32 +175,6 @@ impl Reader {
         let Origin::Pieces { pieces, .. } = origin else { return };
         let deltas = pieces.iter().filter_map(|piece| self.deltas.get(&piece.tensor));
         deltas.flatten().for_each(Delta::forget);
-    }
-
-    /// The bytes of some rows in type `ty`, if the checkpoint has them so.
-    pub(super) fn raw(
-        &self,
-        origin: &Origin,
-        ty: GgmlType,
-        rows: Range<u64>,
-    ) -> Result<Option<Cow<'_, [u8]>>> {
-        let Origin::Pieces { pieces, order, op: Op::None } = origin else { return Ok(None) };
-        for piece in pieces {
-            let same = match self.tensor(piece)?.1 {
-                Dtype::F32 => ty == GgmlType::F32,
-                Dtype::F16 => ty == GgmlType::F16,
-                Dtype::Bf16 => ty == GgmlType::BF16,
-                Dtype::F8E4M3 => false,
-            };
-            let n = &piece.tensor;
-            if !same || self.deltas.contains_key(n) || self.scales.contains_key(n) {
-                return Ok(None);
-            }
-        }
-        let mut out = Vec::new();
-        // Rows come in order.
-        self.each_row(pieces, *order, rows, |_, _, _, bytes| out.extend_from_slice(bytes))?;
-        Ok(Some(Cow::Owned(out)))
     }
 }
 

@@ -312,7 +312,7 @@ impl Shards {
             return Ok(shards);
         }
         wrong.sort();
-        Err(Error::file(index, super::problems::join(&wrong)))
+        Err(Error::file(index, crate::problems::all(&wrong)))
     }
 
     /// Opens files whose tensors belong together.

@@ -49,7 +49,7 @@ fn an_adapter_is_added_before_rows_change_places() {
         let old: Vec<f32> = t
             .data
             .chunks_exact(2)
-            .map(|b| half::bf16::from_le_bytes(b.try_into().unwrap()).to_f32())
+            .map(|b| f32::from_bits(u32::from(u16::from_le_bytes(b.try_into().unwrap())) << 16))
             .collect();
         let new = old.iter().enumerate().map(|(i, w)| {
             let (row, col) = (i / 64, i % 64);

@@ -85,32 +85,6 @@ fn types_are_those_of_the_checkpoint_unless_values_are_computed() {
 }
 
 #[test]
-fn raw_bytes_are_those_of_the_values() {
-    for name in ["llama", "llama-bias", "llama3-rope", "gemma3"] {
-        let checkpoint = open(&fixture(name)).unwrap();
-        for (i, desc) in checkpoint.tensors().iter().enumerate() {
-            let rows = desc.rows() / 3..desc.rows();
-            let Some(raw) = checkpoint.raw(i, rows.clone()).unwrap() else {
-                assert!(desc.shape.len() == 1, "{name} {}", desc.name);
-                continue;
-            };
-            let mut want = vec![0.0; (rows.end - rows.start) as usize * desc.cols()];
-            checkpoint.read(i, rows, &mut want).unwrap();
-            let got: Vec<f32> = match desc.ty {
-                GgmlType::F32 => {
-                    raw.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-                }
-                _ => raw
-                    .chunks_exact(2)
-                    .map(|b| half::bf16::from_le_bytes(b.try_into().unwrap()).to_f32())
-                    .collect(),
-            };
-            assert_eq!(got, want, "{name} {}", desc.name);
-        }
-    }
-}
-
-#[test]
 fn several_threads_read_at_once() {
     let checkpoint = open(&fixture("qwen2")).unwrap();
     let want: Vec<_> = (0..checkpoint.tensors().len()).map(|i| values(&checkpoint, i, 9)).collect();
@@ -134,5 +108,4 @@ fn rows_that_are_not_there_are_refused() {
     assert!(checkpoint.read(0, 0..1, &mut [0.0; 63]).is_err());
     assert!(checkpoint.read(0, 0..u64::MAX, &mut []).is_err());
     assert!(checkpoint.read(9999, 0..1, &mut [0.0]).is_err());
-    assert!(checkpoint.raw(9999, 0..1).is_err());
 }
