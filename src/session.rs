@@ -7,7 +7,7 @@ use siskin_quant::attention::KvType;
 
 use crate::engine::mib;
 use crate::model::{
-    Collector, Hparams, InputSums, KvCache, LOGIT_ROWS, MemoryPlan, Pass, SessionShape, Workspace,
+    Collector, Hparams, ImatrixOptions, InputSums, KvCache, LOGIT_ROWS, MemoryPlan, Pass, SessionShape, Workspace,
 };
 use crate::{Engine, Error, Result, memory};
 
@@ -269,9 +269,8 @@ impl Session {
     }
 
     /// From now on, the squares of what weights are multiplied with are summed, for an importance
-    /// matrix; sums so far are forgotten. `output`: those of the output matrix too, which has them
-    /// from the tokens whose logits are computed. Takes 8 bytes for each column of each input, 2 MiB
-    /// for a model of a billion weights, beside what was planned.
+    /// matrix; sums so far are forgotten. Takes 8 bytes for each column of each input, 2 MiB for a
+    /// model of a billion weights, beside what was planned; with sketches 264, 60 MiB.
     ///
     /// A call that ends with an error may leave a part of its tokens in the sums.
     ///
@@ -279,7 +278,7 @@ impl Session {
     /// # fn main() -> siskin::Result<()> {
     /// # let engine = siskin::Engine::load("model.gguf", &siskin::EngineOptions::default())?;
     /// # let mut session = siskin::Session::new(&engine, &siskin::SessionOptions::default())?;
-    /// session.collect_imatrix(false)?;
+    /// session.collect_imatrix(siskin::model::ImatrixOptions::default())?;
     /// session.prefill(&[1, 2, 3])?;
     /// for input in session.take_imatrix().unwrap_or_default() {
     ///     println!("{}: {} columns, {} tokens", input.tensors[0], input.sums.len(), input.tokens);
@@ -290,8 +289,9 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Memory`]
-    pub fn collect_imatrix(&mut self, output: bool) -> Result<()> {
-        self.imatrix = Some(Collector::new(&self.engine.model().weights, output)?);
+    pub fn collect_imatrix(&mut self, options: ImatrixOptions) -> Result<()> {
+        let batch = self.shape.n_batch;
+        self.imatrix = Some(Collector::new(&self.engine.model().weights, options, batch)?);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::formats::{self, RowError};
 use crate::generic;
 use crate::ops::Ops;
 use crate::par::Scratch;
+use crate::quantize::recode::{Feedback, RecodeFn};
 use crate::quantize::{self, QuantizeFn};
 use crate::types::{Act, GgmlType};
 use std::ops::Range;
@@ -80,6 +81,7 @@ pub struct Level {
 pub struct KernelTable {
     kernels: [Option<Kernels>; GgmlType::COUNT],
     quantize: [Option<QuantizeFn>; GgmlType::COUNT],
+    recode: [Option<RecodeFn>; GgmlType::COUNT],
     ops: Ops,
     peak: Option<PeakFn>,
     level: &'static str,
@@ -123,6 +125,7 @@ impl KernelTable {
         let mut table = KernelTable {
             kernels: [None; GgmlType::COUNT],
             quantize: [None; GgmlType::COUNT],
+            recode: [None; GgmlType::COUNT],
             ops: Ops::scalar(),
             peak: None,
             level: "scalar",
@@ -186,6 +189,51 @@ impl KernelTable {
         // SAFETY: the table holds functions that the CPU can run.
         unsafe { quantize(x, importance, out) };
         Ok(())
+    }
+
+    /// Quantizes whole rows, as many values as `out` has room for, so that the errors of columns
+    /// which are used together cancel. The importances are as in [`quantize`](Self::quantize). A
+    /// type whose codes cannot be chosen by themselves is quantized as by that.
+    ///
+    /// The bytes of a row depend on its values, the importances and the feedback alone, and are the
+    /// same at every level.
+    ///
+    /// # Errors
+    /// As [`quantize`](Self::quantize), or the values are not rows of the feedback's columns.
+    pub fn quantize_with_feedback(
+        &self,
+        ty: GgmlType,
+        x: &[f32],
+        importance: Option<&[f32]>,
+        feedback: &Feedback,
+        out: &mut [u8],
+    ) -> Result<(), RowError> {
+        let index = ty as usize;
+        let (Some(search), Some(recode)) = (self.quantize[index], self.recode[index]) else {
+            return self.quantize(ty, x, importance, out);
+        };
+        if ty.row_bytes(x.len()) != Some(out.len()) {
+            return Err(RowError::Size { ty, bytes: out.len(), values: x.len() });
+        }
+        let columns = feedback.columns();
+        let wrong = |n: usize| ty.row_bytes(n).is_none() || !x.len().is_multiple_of(n);
+        if columns == 0 || wrong(columns) || importance.is_some_and(|i| i.len() != columns) {
+            return Err(RowError::Importance { ty, columns, values: x.len() });
+        }
+        // SAFETY: the table holds functions that the CPU can run.
+        unsafe { recode(search, x, importance, feedback, out) };
+        Ok(())
+    }
+
+    /// True if [`quantize_with_feedback`](Self::quantize_with_feedback) differs from
+    /// [`quantize`](Self::quantize) for the type.
+    pub fn can_recode(&self, ty: GgmlType) -> bool {
+        self.recode[ty as usize].is_some()
+    }
+
+    /// Installs what chooses the codes of a type.
+    pub fn set_recode(&mut self, ty: GgmlType, recode: RecodeFn) {
+        self.recode[ty as usize] = Some(recode);
     }
 
     /// True if [`quantize`](Self::quantize) knows the type.

@@ -12,7 +12,7 @@ mod weights;
 mod workspace;
 
 pub use hparams::{Hparams, Rope};
-pub use imatrix::InputSums;
+pub use imatrix::{ImatrixOptions, InputSums, SKETCH, sketch_signs};
 pub use kv_cache::KvCache;
 pub use plan::{MemoryPlan, SessionShape};
 pub use weights::{Layer, Weight, Weights};

@@ -3,10 +3,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, f16_bytes};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, f16_bytes, pack_nibbles};
 use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::lanes::Cpu;
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search, curve};
 
 /// The values that the codes stand for.
@@ -169,6 +170,28 @@ impl IntBlock for BlockIQ4XS {
             out.scale[j] = i16::from(scales[j / 2]);
         }
         out.d = self.d();
+    }
+}
+
+impl Recode for BlockIQ4NL {
+    const CODES: Codes = Codes::Iq4;
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        if let Some(codes) = codes.first_chunk() {
+            self.qs = pack_nibbles(codes);
+        }
+    }
+}
+
+impl Recode for BlockIQ4XS {
+    const CODES: Codes = Codes::Iq4;
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        for (qs, codes) in self.qs.as_chunks_mut().0.iter_mut().zip(codes.as_chunks().0) {
+            *qs = pack_nibbles(codes);
+        }
     }
 }
 

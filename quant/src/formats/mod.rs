@@ -166,6 +166,13 @@ fn dequantize_units<B: IntBlock>(block: &B, out: &mut [f32]) {
     }
 }
 
+/// Codes of 4 bits: those of the first half of the values in the low nibbles, the others' in the
+/// high ones.
+#[inline(always)]
+fn pack_nibbles(codes: &[u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|j| codes[j] & 0xf | codes[j + 16] << 4)
+}
+
 /// `1 / d`, or zero for zero.
 #[inline(always)]
 fn inverse(d: f32) -> f32 {

@@ -7,6 +7,7 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::affine::Affine;
 use crate::quantize::lanes::{Cpu, Values, code_byte, code_bytes, f16_field};
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search};
 
 /// See [`Affine::starts`].
@@ -112,5 +113,14 @@ impl IntBlock for BlockQ2K {
         }
         out.d = self.d();
         out.dmin = -self.dmin();
+    }
+}
+
+impl Recode for BlockQ2K {
+    const CODES: Codes = Codes::Range(0, 3);
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        self.qs = pack_2_bits(codes);
     }
 }

@@ -9,6 +9,7 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::centred::{Centred, Scales};
 use crate::quantize::lanes::{Cpu, Values, code_byte, code_bytes, f16_field};
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search};
 
 /// See [`Centred::starts`].
@@ -62,18 +63,10 @@ impl Search for BlockQ3K {
             let search = Centred { cpu, least: -4.0, most: 3.0, starts: STARTS };
             let found = search.integers(&values, &SCALES);
             let codes = code_bytes(&search.codes(&values, found.d * found.scale), 4.0);
-            let codes = codes.as_flattened();
-            let mut hmask = [0; 32];
-            for (i, code) in codes.iter().enumerate() {
-                hmask[i % 32] |= (code >> 2) << (i / 32);
-            }
-            let scales = pack_scales_q3(found.scale.array().map(|s| code_byte(s + 32.0)));
-            *out = BlockQ3K {
-                hmask,
-                qs: pack_2_bits(codes),
-                scales,
-                d: f16_field(found.d.array()[0]),
-            };
+            *out = Zeroable::zeroed();
+            out.scales = pack_scales_q3(found.scale.array().map(|s| code_byte(s + 32.0)));
+            out.d = f16_field(found.d.array()[0]);
+            out.set_codes(codes.as_flattened());
         }
     }
 }
@@ -100,5 +93,18 @@ impl IntBlock for BlockQ3K {
             out.scale[j] = i16::from(scales[j]) - 32;
         }
         out.d = self.d();
+    }
+}
+
+impl Recode for BlockQ3K {
+    const CODES: Codes = Codes::Range(-4, 3);
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        self.qs = pack_2_bits(codes);
+        self.hmask = [0; 32];
+        for (i, code) in codes.iter().enumerate() {
+            self.hmask[i % 32] |= (code >> 2) << (i / 32);
+        }
     }
 }

@@ -2,11 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, pack_nibbles};
 use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::centred::Centred;
 use crate::quantize::lanes::{Cpu, Values, code_bytes, f16_field};
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search};
 
 /// See [`Centred::starts`].
@@ -48,8 +49,7 @@ impl Search for BlockQ4_0 {
         let codes = code_bytes(&search.codes(&values, scale), 8.0);
         for ((out, codes), d) in out.iter_mut().zip(codes).zip(scale.array()) {
             let d = f16_field(d);
-            let qs = std::array::from_fn(|j| codes[j] | codes[j + 16] << 4);
-            *out = BlockQ4_0 { d, qs };
+            *out = BlockQ4_0 { d, qs: pack_nibbles(&codes) };
         }
     }
 }
@@ -68,5 +68,16 @@ impl IntBlock for BlockQ4_0 {
         }
         out.scale[..2].fill(1);
         out.d = self.d();
+    }
+}
+
+impl Recode for BlockQ4_0 {
+    const CODES: Codes = Codes::Range(-8, 7);
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        if let Some(codes) = codes.first_chunk() {
+            self.qs = pack_nibbles(codes);
+        }
     }
 }

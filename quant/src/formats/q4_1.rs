@@ -2,11 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
+use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, pack_nibbles};
 use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::affine::{Affine, HALF_STARTS};
 use crate::quantize::lanes::{Cpu, Values, code_bytes, f16_field};
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search};
 
 /// 32 weights in 20 bytes.
@@ -54,8 +55,7 @@ impl Search for BlockQ4_1 {
         let scales = grid.scale.array().into_iter().zip(grid.min.array());
         for ((out, codes), (d, m)) in out.iter_mut().zip(codes).zip(scales) {
             let (d, m) = (f16_field(d), f16_field(m));
-            let qs = std::array::from_fn(|j| codes[j] | codes[j + 16] << 4);
-            *out = BlockQ4_1 { d, m, qs };
+            *out = BlockQ4_1 { d, m, qs: pack_nibbles(&codes) };
         }
     }
 }
@@ -76,5 +76,16 @@ impl IntBlock for BlockQ4_1 {
         out.min[..2].fill(1);
         out.d = self.d();
         out.dmin = self.m();
+    }
+}
+
+impl Recode for BlockQ4_1 {
+    const CODES: Codes = Codes::Range(0, 15);
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        if let Some(codes) = codes.first_chunk() {
+            self.qs = pack_nibbles(codes);
+        }
     }
 }

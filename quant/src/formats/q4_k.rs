@@ -8,6 +8,7 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::lanes::Cpu;
 use crate::quantize::scale_min::ScaleMin;
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search};
 
 /// 256 weights in 144 bytes.
@@ -53,13 +54,8 @@ impl Search for BlockQ4K {
     fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
         for (out, found) in out.iter_mut().zip(ScaleMin::search(cpu, 15.0, x, weights)) {
             let ScaleMin { d, dmin, scales, codes } = found;
-            let mut qs = [0; 128];
-            for n in 0..4 {
-                for l in 0..32 {
-                    qs[32 * n + l] = codes[2 * n][l] | codes[2 * n + 1][l] << 4;
-                }
-            }
-            *out = BlockQ4K { d, dmin, scales, qs };
+            *out = BlockQ4K { d, dmin, scales, qs: [0; 128] };
+            out.set_codes(codes.as_flattened());
         }
     }
 }
@@ -87,5 +83,18 @@ impl IntBlock for BlockQ4K {
         }
         out.d = self.d();
         out.dmin = -self.dmin();
+    }
+}
+
+impl Recode for BlockQ4K {
+    const CODES: Codes = Codes::Range(0, 15);
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        for (qs, codes) in self.qs.chunks_exact_mut(32).zip(codes.chunks_exact(64)) {
+            for l in 0..32 {
+                qs[l] = codes[l] | codes[l + 32] << 4;
+            }
+        }
     }
 }

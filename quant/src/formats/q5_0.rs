@@ -7,6 +7,7 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::centred::Centred;
 use crate::quantize::lanes::{Cpu, Values, code_bytes, f16_field};
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search};
 
 /// See [`Centred::starts`].
@@ -89,5 +90,16 @@ impl IntBlock for BlockQ5_0 {
         }
         out.scale[..2].fill(1);
         out.d = self.d();
+    }
+}
+
+impl Recode for BlockQ5_0 {
+    const CODES: Codes = Codes::Range(-16, 15);
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        if let Some(codes) = codes.first_chunk() {
+            (self.qh, self.qs) = pack(*codes);
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::affine::{Affine, HALF_STARTS};
 use crate::quantize::lanes::{Cpu, Values, code_bytes, f16_field};
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search};
 
 /// 32 weights in 24 bytes.
@@ -89,5 +90,16 @@ impl IntBlock for BlockQ5_1 {
         out.min[..2].fill(1);
         out.d = self.d();
         out.dmin = self.m();
+    }
+}
+
+impl Recode for BlockQ5_1 {
+    const CODES: Codes = Codes::Range(0, 31);
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        if let Some(codes) = codes.first_chunk() {
+            (self.qh, self.qs) = pack(*codes);
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::lanes::Cpu;
 use crate::quantize::scale_min::ScaleMin;
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search};
 
 /// 256 weights in 176 bytes.
@@ -55,15 +56,8 @@ impl Search for BlockQ5K {
     fn search<L: Lanes>(cpu: Cpu<L>, x: &[f32; GROUP], weights: &[f32; GROUP], out: &mut [Self]) {
         for (out, found) in out.iter_mut().zip(ScaleMin::search(cpu, 31.0, x, weights)) {
             let ScaleMin { d, dmin, scales, codes } = found;
-            let (mut qh, mut qs) = ([0; 32], [0; 128]);
-            for n in 0..4 {
-                for l in 0..32 {
-                    let (low, high) = (codes[2 * n][l], codes[2 * n + 1][l]);
-                    qs[32 * n + l] = low & 0xf | (high & 0xf) << 4;
-                    qh[l] |= (low >> 4 | high >> 4 << 1) << (2 * n);
-                }
-            }
-            *out = BlockQ5K { d, dmin, scales, qh, qs };
+            *out = BlockQ5K { d, dmin, scales, qh: [0; 32], qs: [0; 128] };
+            out.set_codes(codes.as_flattened());
         }
     }
 }
@@ -93,5 +87,22 @@ impl IntBlock for BlockQ5K {
         }
         out.d = self.d();
         out.dmin = -self.dmin();
+    }
+}
+
+impl Recode for BlockQ5K {
+    const CODES: Codes = Codes::Range(0, 31);
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        self.qh = [0; 32];
+        let parts = self.qs.chunks_exact_mut(32).zip(codes.chunks_exact(64));
+        for (n, (qs, codes)) in parts.enumerate() {
+            for l in 0..32 {
+                let (low, high) = (codes[l], codes[l + 32]);
+                qs[l] = low & 0xf | (high & 0xf) << 4;
+                self.qh[l] |= (low >> 4 | high >> 4 << 1) << (2 * n);
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::centred::{Centred, Scales};
 use crate::quantize::lanes::{Cpu, Values, code_byte, code_bytes, f16_field};
+use crate::quantize::recode::{Codes, Recode};
 use crate::quantize::{GROUP, Search};
 
 /// See [`Centred::starts`].
@@ -57,15 +58,9 @@ impl Search for BlockQ6K {
             let search = Centred { cpu, least: -32.0, most: 31.0, starts: STARTS };
             let found = search.integers(&values, &SCALES);
             let codes = code_bytes(&search.codes(&values, found.d * found.scale), 32.0);
-            let mut block = BlockQ6K::zeroed();
-            block.d = f16_field(found.d.array()[0]);
-            block.scales = found.scale.array().map(|s| code_byte(s) as i8);
-            for (i, code) in codes.as_flattened().iter().enumerate() {
-                let (n, j, l) = (i / 128, i / 32 % 4, i % 32);
-                block.ql[64 * n + 32 * (j % 2) + l] |= (code & 0xf) << (4 * (j / 2));
-                block.qh[32 * n + l] |= (code >> 4) << (2 * j);
-            }
-            *out = block;
+            out.d = f16_field(found.d.array()[0]);
+            out.scales = found.scale.array().map(|s| code_byte(s) as i8);
+            out.set_codes(codes.as_flattened());
         }
     }
 }
@@ -92,5 +87,19 @@ impl IntBlock for BlockQ6K {
             out.scale[j] = i16::from(self.scales[j]);
         }
         out.d = self.d();
+    }
+}
+
+impl Recode for BlockQ6K {
+    const CODES: Codes = Codes::Range(-32, 31);
+
+    #[inline(always)]
+    fn set_codes(&mut self, codes: &[u8]) {
+        (self.ql, self.qh) = ([0; 128], [0; 64]);
+        for (i, code) in codes.iter().enumerate() {
+            let (n, j, l) = (i / 128, i / 32 % 4, i % 32);
+            self.ql[64 * n + 32 * (j % 2) + l] |= (code & 0xf) << (4 * (j / 2));
+            self.qh[32 * n + l] |= (code >> 4) << (2 * j);
+        }
     }
 }

@@ -153,7 +153,7 @@ fn furthest(x: &[f32]) -> f32 {
 
 /// The value nearest to `t` that a code has.
 #[inline(always)]
-fn nearest<L: Lanes>(t: F<L>) -> F<L> {
+pub fn nearest<L: Lanes>(t: F<L>) -> F<L> {
     let zero = t.like(0.0);
     let mut value = t.like(f32::from(VALUES[0]));
     for pair in VALUES.windows(2) {
@@ -165,7 +165,7 @@ fn nearest<L: Lanes>(t: F<L>) -> F<L> {
 
 /// The code of that value.
 #[inline(always)]
-fn code<L: Lanes>(t: F<L>) -> F<L> {
+pub fn code<L: Lanes>(t: F<L>) -> F<L> {
     let (zero, one) = (t.like(0.0), t.like(1.0));
     let mut code = zero;
     for pair in VALUES.windows(2) {

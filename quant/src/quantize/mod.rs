@@ -13,6 +13,7 @@ pub mod fp4;
 pub mod grid;
 pub mod lanes;
 pub mod points;
+pub mod recode;
 pub mod scale_min;
 pub mod scale_plan;
 pub mod ternary;
@@ -163,6 +164,33 @@ macro_rules! for_each_search {
 }
 pub(crate) use for_each_search;
 
+/// The same for those that implement [`Recode`](recode::Recode).
+macro_rules! for_each_recode {
+    ($then:path [$($args:tt)*]) => {
+        $then! { [$($args)*]
+            (Q4_0, BlockQ4_0)
+            (Q4_1, BlockQ4_1)
+            (Q5_0, BlockQ5_0)
+            (Q5_1, BlockQ5_1)
+            (Q2_K, BlockQ2K)
+            (Q3_K, BlockQ3K)
+            (Q4_K, BlockQ4K)
+            (Q5_K, BlockQ5K)
+            (Q6_K, BlockQ6K)
+            (IQ4_NL, BlockIQ4NL)
+            (IQ4_XS, BlockIQ4XS)
+        }
+    };
+}
+pub(crate) use for_each_recode;
+
+macro_rules! install_recode {
+    ([$table:ident, $recode:ident] $( ($variant:ident, $block:ident) )*) => {
+        $( $table.set_recode($crate::GgmlType::$variant, $recode::<$crate::formats::$block>); )*
+    };
+}
+pub(crate) use install_recode;
+
 macro_rules! install_search {
     ([$table:ident, $quantize:ident] $( ($variant:ident, $block:ident) )*) => {
         $( $table.set_quantize(
@@ -177,7 +205,8 @@ pub(crate) use install_search;
 macro_rules! instantiate_quantize {
     ($module:ident, $lanes:ty, $(#[$attr:meta])*) => {
         mod $module {
-            use $crate::quantize::Search;
+            use $crate::quantize::recode::{self, Feedback, Recode};
+            use $crate::quantize::{QuantizeFn, Search};
             use $crate::table::KernelTable;
 
             $(#[$attr])*
@@ -187,10 +216,30 @@ macro_rules! instantiate_quantize {
                 $crate::quantize::rows::<$lanes, B>(cpu, x, importance, out);
             }
 
+            $(#[$attr])*
+            unsafe fn recode<B: Recode>(
+                search: QuantizeFn,
+                x: &[f32],
+                importance: Option<&[f32]>,
+                feedback: &Feedback,
+                out: &mut [u8],
+            ) {
+                // SAFETY: the caller's promise.
+                let cpu = unsafe { $crate::quantize::lanes::Cpu::<$lanes>::new() };
+                // SAFETY: the caller's promise.
+                let search = |x: &[f32], importance: Option<&[f32]>, out: &mut [u8]| unsafe {
+                    search(x, importance, out);
+                };
+                recode::rows::<$lanes, B>(cpu, search, x, importance, feedback, out);
+            }
+
             /// Installs the quantizers.
             pub fn install(table: &mut KernelTable) {
                 $crate::quantize::for_each_search! {
                     $crate::quantize::install_search [table, quantize]
+                }
+                $crate::quantize::for_each_recode! {
+                    $crate::quantize::install_recode [table, recode]
                 }
             }
         }

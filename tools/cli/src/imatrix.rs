@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use siskin::Session;
 use siskin::gguf::AtomicFile;
-use siskin::model::InputSums;
+use siskin::model::{ImatrixOptions, InputSums};
 use siskin_convert::Imatrix;
 
 use crate::args::{ModelArgs, SessionArgs};
@@ -42,6 +42,10 @@ pub struct ImatrixArgs {
     /// Measure the output matrix too. Takes longer, since the logits of all tokens are computed.
     #[arg(long)]
     process_output: bool,
+    /// Leave out how columns are used together: the file is as small as llama.cpp's, and files that
+    /// are quantized with it are as good as llama.cpp's and not better.
+    #[arg(long)]
+    no_sketch: bool,
     /// A file whose numbers are added, of GGUF or llama.cpp's former format; can be given several
     /// times, and without a text.
     #[arg(long = "in", visible_alias = "in-file", value_name = "FILE")]
@@ -104,7 +108,8 @@ fn collect(args: &mut ImatrixArgs, text: &Path) -> anyhow::Result<(Vec<InputSums
     let engine = args.model.load()?;
     let chunks = Chunks::new(text, engine.tokenizer(), &mut args.session, args.chunks)?;
     let mut session = args.session.session(&engine)?;
-    session.collect_imatrix(args.process_output)?;
+    let options = ImatrixOptions { output: args.process_output, sketch: !args.no_sketch };
+    session.collect_imatrix(options)?;
     let bar = chunks.progress()?;
     let _interruptible = process::Interruptible::new(session.cancel_handle())?;
     let read = |session: &mut Session, chunk: &[u32]| {

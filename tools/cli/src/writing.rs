@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail};
@@ -174,8 +175,8 @@ pub fn write(
         // Said before the work; of parts the names are known only when the types are.
         refuse_existing(&[out.to_path_buf()], args.force)?;
     }
-    let imatrix = types.imatrix.as_ref().map(Imatrix::open).transpose()?;
-    let keys = imatrix.as_ref().map(imatrix_keys).unwrap_or_default();
+    let imatrix = types.imatrix.as_ref().map(Imatrix::open).transpose()?.map(Arc::new);
+    let keys = imatrix.as_deref().map(imatrix_keys).unwrap_or_default();
     let _writing = process::Uninterrupted::new()?;
     let start = Instant::now();
     let (mut plan, choices) = match types.wanted_size() {
@@ -208,6 +209,7 @@ pub fn write(
     };
     if let Some(imatrix) = &imatrix {
         options.importance = plan.importance(source.tensors(), imatrix)?;
+        options.sketches = Some(imatrix.clone());
     }
     if args.dry_run {
         return report(source, &plan, &choices, None, args);

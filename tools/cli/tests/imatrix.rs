@@ -28,7 +28,7 @@ fn by_hand(model: &str, text: &str, n_ctx: usize, chunks: usize) -> Imatrix {
     let mut imatrix = Imatrix::new("by hand", n_ctx as u32);
     for chunk in tokens.chunks_exact(n_ctx).take(chunks) {
         let mut session = Session::new(&engine, &SessionOptions::default()).expect("a session");
-        session.collect_imatrix(false).expect("memory");
+        session.collect_imatrix(siskin::model::ImatrixOptions::default()).expect("memory");
         session.prefill(chunk).expect("logits");
         imatrix.add_collected(&session.take_imatrix().expect("sums")).expect("finite sums");
     }

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod checkpoint;
 pub mod compare;
 mod error;
+mod feedbacks;
 mod file_type;
 mod gguf_source;
 pub mod imatrix;

@@ -4,15 +4,16 @@
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use siskin::GgmlType;
 use siskin::gguf::{AtomicFile, Builder, Writer, split_name};
 use siskin_quant::table::KernelTable;
 
+use crate::feedbacks::{Feedbacks, ROWS};
 use crate::plan::{Plan, is_float, n_bytes};
-use crate::{Error, Result, Source, TensorDesc};
+use crate::{Error, Imatrix, Result, Source, TensorDesc};
 
 /// Values in a slice, about: its f32 form stays in a core's cache.
 const SLICE: usize = 128 * 1024;
@@ -36,6 +37,9 @@ pub struct WriteOptions {
     /// For each tensor the importance of its columns (of each expert's, one after another), or
     /// `None`; empty if there is none for any.
     pub importance: Vec<Option<Vec<f32>>>,
+    /// From whose sketches quantizers know which columns are used together, so that their errors can
+    /// cancel.
+    pub sketches: Option<Arc<Imatrix>>,
     /// Keys to add.
     pub keys: Vec<(String, Key)>,
     /// Which parts are written.
@@ -96,12 +100,15 @@ struct Slice {
 
 /// All slices in the order in which they are written. None has rows of two experts, whose columns
 /// have an importance of their own.
-fn slices(tensors: &[TensorDesc], types: &[GgmlType]) -> Vec<Slice> {
+fn slices(tensors: &[TensorDesc], types: &[GgmlType], feedbacks: &Feedbacks<'_>) -> Vec<Slice> {
     let mut slices = Vec::new();
     for (tensor, (desc, ty)) in tensors.iter().zip(types).enumerate() {
         let row_bytes = ty.row_bytes(desc.cols()).unwrap_or(0);
         let matrix = desc.shape.get(1).copied().unwrap_or(1);
-        let step = (SLICE / desc.cols().max(1)).max(1) as u64;
+        let mut step = (SLICE / desc.cols().max(1)).max(1) as u64;
+        if feedbacks.wanted(tensor) {
+            step = step.next_multiple_of(ROWS);
+        }
         let mut start = 0;
         while start < desc.rows() {
             let expert_end = (start / matrix + 1) * matrix;
@@ -120,6 +127,7 @@ struct Job<'a> {
     table: &'a KernelTable,
     types: &'a [GgmlType],
     importance: &'a [Option<Vec<f32>>],
+    feedbacks: &'a Feedbacks<'a>,
     /// Room for the values of slices, as many as are computed at a time.
     rooms: Mutex<Vec<Vec<f32>>>,
 }
@@ -165,7 +173,11 @@ impl Job<'_> {
         }
         let all = self.importance.get(slice.tensor).and_then(Option::as_deref);
         let importance = importance_of_row(self.source, desc, all, row)?;
-        self.table.quantize(ty, values, importance, out).map_err(|e| wrong(e.to_string()))
+        let quantized = match self.feedbacks.of(slice.tensor)? {
+            Some(f) => self.table.quantize_with_feedback(ty, values, importance, &f, out),
+            None => self.table.quantize(ty, values, importance, out),
+        };
+        quantized.map_err(|e| wrong(e.to_string()))
     }
 }
 
@@ -246,11 +258,13 @@ pub fn write(
     let tensors = source.tensors();
     let parts = Parts::new(source, plan, out, options)?;
     let (paths, data_bytes) = (parts.paths.clone(), plan.n_bytes(tensors));
-    let slices = slices(tensors, &plan.types);
+    let feedbacks = Feedbacks::new(tensors, plan, table, options.sketches.as_deref());
+    let slices = slices(tensors, &plan.types, &feedbacks);
     let pool = pool(options.threads)?;
     let window = (SLICES_PER_THREAD * pool.current_num_threads()).min(WINDOW);
     let (types, importance) = (&plan.types, &options.importance);
-    let job = Job { source, table, types, importance, rooms: Mutex::new(Vec::new()) };
+    let rooms = Mutex::new(Vec::new());
+    let job = Job { source, table, types, importance, feedbacks: &feedbacks, rooms };
     let source_bytes = |t: &TensorDesc| n_bytes(t, t.ty);
     let total = tensors.iter().map(source_bytes).sum();
 
@@ -261,10 +275,15 @@ pub fn write(
         let writer = scope.spawn(move || parts.run(&to_write, &used));
         let mut computed = || -> Result<()> {
             let mut done = 0;
-            for group in slices.chunks(window) {
+            let mut groups = slices.chunks(window).peekable();
+            while let Some(group) = groups.next() {
                 let mut bytes = emptied.try_recv().unwrap_or_default();
                 bytes.resize(group.iter().map(|s| s.bytes).sum(), 0);
-                pool.install(|| fill(&job, group, &mut bytes))?;
+                // What the next slices need is computed beside these, since only one thread can.
+                let prepare = || prepare(&job, groups.peek().copied().unwrap_or_default());
+                let (filled_all, ()) =
+                    pool.install(|| rayon::join(|| fill(&job, group, &mut bytes), prepare));
+                filled_all?;
                 if filled.send(Filled { slices: group, bytes }).is_err() {
                     // The writer has failed, and says why.
                     return Ok(());
@@ -275,6 +294,7 @@ pub fn write(
                         / tensor.rows().max(1);
                     if slice.rows.end == tensor.rows() {
                         source.done(slice.tensor);
+                        feedbacks.done(slice.tensor);
                     }
                 }
                 let tensor = group.last().map_or("", |s| &tensors[s.tensor].name);
@@ -309,6 +329,12 @@ pub(crate) fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool> {
 struct Filled<'a> {
     slices: &'a [Slice],
     bytes: Vec<u8>,
+}
+
+/// Lets what slices need be computed. Errors are left to them.
+fn prepare(job: &Job<'_>, slices: &[Slice]) {
+    let tensors = slices.chunk_by(|a, b| a.tensor == b.tensor).filter_map(<[Slice]>::first);
+    tensors.par_bridge().for_each(|slice| drop(job.feedbacks.of(slice.tensor)));
 }
 
 /// Computes the bytes of several slices; of several errors, the first slice's.

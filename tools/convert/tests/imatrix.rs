@@ -10,7 +10,7 @@ use siskin_convert::{Imatrix, Result};
 
 fn collected(tensors: &[&str], sums: &[f64], tokens: u64) -> InputSums {
     let tensors = tensors.iter().map(|name| name.to_string()).collect();
-    InputSums { tensors, sums: sums.to_vec(), tokens }
+    InputSums { tensors, sums: sums.to_vec(), sketch: Vec::new(), tokens }
 }
 
 fn sample() -> Imatrix {

@@ -1,7 +1,9 @@
 //! Files of importance matrices.
 //!
 //! llama.cpp writes GGUF files of `general.type` `imatrix`: for each tensor NAME, `NAME.in_sum2`, of
-//! shape `[columns, matrices]`, and `NAME.counts`, of shape `[1, matrices]`, both F32. Before that it
+//! shape `[columns, matrices]`, and `NAME.counts`, of shape `[1, matrices]`, both F32. Siskin adds
+//! `NAME.in_sketch`, F32 of shape `[64, columns]` (see [`super::sketch`]), for one of the tensors that
+//! have an input in common, whose sums are the same; llama.cpp passes over it. Before that llama.cpp
 //! wrote a format of its own, with only means, all numbers little-endian and of 4 bytes: the number
 //! of entries; of each the length of its name, the name, the number of chunks, that of values, and
 //! the values, which are mean squares times the number of chunks; at the end, in newer files, the
@@ -9,11 +11,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use siskin::GgmlType;
 use siskin::gguf::{Builder, ByteOrder, GgufFile, Mmap, TensorInfo};
+use siskin::model::SKETCH;
 
-use super::{DEFAULT_CHUNK_SIZE, Entry, Imatrix};
+use super::{DEFAULT_CHUNK_SIZE, Entry, Imatrix, Sketch};
 use crate::{Error, Result};
 
 const TYPE: &str = "general.type";
@@ -22,6 +26,7 @@ const CHUNK_COUNT: &str = "imatrix.chunk_count";
 const CHUNK_SIZE: &str = "imatrix.chunk_size";
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
+const SKETCH_ROWS: &str = ".in_sketch";
 
 impl Imatrix {
     /// Reads a file in either of llama.cpp's formats.
@@ -33,7 +38,7 @@ impl Imatrix {
         let path = path.as_ref();
         let map = Mmap::open(path)?;
         if map.starts_with(b"GGUF") {
-            return read_gguf(&GgufFile::open(path)?);
+            return read_gguf(GgufFile::open(path)?);
         }
         Legacy { bytes: &map, at: 0, path }.read()
     }
@@ -44,7 +49,7 @@ impl Imatrix {
     /// As [`open`](Self::open), with `<memory>` as the path.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Imatrix> {
         if bytes.starts_with(b"GGUF") {
-            return read_gguf(&GgufFile::from_bytes(bytes)?);
+            return read_gguf(GgufFile::from_bytes(bytes)?);
         }
         Legacy { bytes: &bytes, at: 0, path: Path::new("<memory>") }.read()
     }
@@ -66,11 +71,21 @@ impl Imatrix {
             builder.tensor(&format!("{name}{SUMS}"), GgmlType::F32, &[sums / counts, counts])?;
             builder.tensor(&format!("{name}{COUNTS}"), GgmlType::F32, &[1, counts])?;
         }
+        let sketched = self.sketched();
+        for (name, _) in &sketched {
+            let columns = self.entries[*name].sums.len() as u64;
+            let shape = [SKETCH as u64, columns];
+            builder.tensor(&format!("{name}{SKETCH_ROWS}"), GgmlType::F32, &shape)?;
+        }
         let mut writer = builder.create(path)?;
         for (_, entry) in self.entries() {
             let counts = entry.counts.iter().map(|count| *count as f32);
             writer.write(&little_endian(entry.sums.iter().copied()))?;
             writer.write(&little_endian(counts))?;
+        }
+        for (name, sketch) in sketched {
+            let rows = sketch.rows().map_err(|reason| self.wrong(name, reason))?;
+            writer.write(&little_endian(rows.as_flattened().iter().copied()))?;
         }
         Ok(writer.commit()?)
     }
@@ -81,7 +96,7 @@ fn little_endian(values: impl Iterator<Item = f32>) -> Vec<u8> {
 }
 
 /// The values of a tensor of sums or counts. The error is only the reason.
-fn values(file: &GgufFile, tensor: &TensorInfo) -> Result<Vec<f32>, String> {
+pub(super) fn values(file: &GgufFile, tensor: &TensorInfo) -> Result<Vec<f32>, String> {
     if tensor.ty != GgmlType::F32 {
         return Err(format!("it is of type {}, not F32", tensor.ty));
     }
@@ -102,7 +117,8 @@ fn count(value: f32) -> Result<u64, String> {
     }
 }
 
-fn read_gguf(file: &GgufFile) -> Result<Imatrix> {
+fn read_gguf(file: GgufFile) -> Result<Imatrix> {
+    let file = Arc::new(file);
     let path = file.path();
     let metadata = file.metadata();
     if let Some(ty) = metadata.str(TYPE)?
@@ -122,7 +138,11 @@ fn read_gguf(file: &GgufFile) -> Result<Imatrix> {
     }
     // Other tensors are nobody's business: llama.cpp passes over them too.
     let mut found: BTreeMap<&str, [Option<&TensorInfo>; 2]> = BTreeMap::new();
-    for tensor in file.tensors() {
+    let mut sketches = Vec::new();
+    for (index, tensor) in file.tensors().iter().enumerate() {
+        if let Some(name) = tensor.name.strip_suffix(SKETCH_ROWS) {
+            sketches.push((name, index));
+        }
         for (i, suffix) in [SUMS, COUNTS].into_iter().enumerate() {
             if let Some(name) = tensor.name.strip_suffix(suffix) {
                 found.entry(name).or_default()[i] = Some(tensor);
@@ -135,12 +155,25 @@ fn read_gguf(file: &GgufFile) -> Result<Imatrix> {
             return Err(Error::tensor(path, format!("{name}{missing}"), "it is missing"));
         };
         let read = |tensor| {
-            values(file, tensor).map_err(|reason| Error::tensor(path, &tensor.name, reason))
+            values(&file, tensor).map_err(|reason| Error::tensor(path, &tensor.name, reason))
         };
         let (sums, values) = (read(sums)?, read(counts)?);
         let parsed: Result<Vec<u64>, String> = values.into_iter().map(count).collect();
         let counts = parsed.map_err(|reason| Error::tensor(path, &counts.name, reason))?;
-        imatrix.add_entry(name, sums, counts)?;
+        imatrix.add_entry(name, sums, counts, None)?;
+    }
+    for (name, index) in sketches {
+        let tensor = &file.tensors()[index];
+        let wrong = |reason: &str| Error::tensor(path, &tensor.name, reason);
+        let entry = imatrix.entries.get(name).ok_or_else(|| wrong("there are no sums for it"))?;
+        if tensor.ty != GgmlType::F32 || tensor.shape != [SKETCH as u64, entry.sums.len() as u64] {
+            let reason = format!("it is not F32 of {SKETCH} times {} values", entry.sums.len());
+            return Err(wrong(&reason));
+        }
+        let input = entry.clone();
+        for entry in imatrix.entries.values_mut().filter(|entry| entry.same_input(&input)) {
+            entry.sketch = Some(Sketch::InFile(file.clone(), index));
+        }
     }
     if imatrix.entries.is_empty() {
         let reason = format!("there are no tensors NAME{SUMS} and NAME{COUNTS} in it");

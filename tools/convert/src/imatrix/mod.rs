@@ -5,13 +5,17 @@
 //! a text of the squares of what its columns were multiplied with, and how many tokens that were.
 
 mod file;
+mod sketch;
 mod statistics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use siskin::model::InputSums;
+use siskin_quant::quantize::recode::Feedback;
 
+use sketch::Sketch;
 pub use statistics::Statistics;
 
 use crate::{Error, Result, TensorDesc};
@@ -25,6 +29,8 @@ pub struct Entry {
     sums: Vec<f32>,
     /// At least one; as many as divide the sums.
     counts: Vec<u64>,
+    /// How the columns are used together, where that was collected.
+    sketch: Option<Sketch>,
 }
 
 impl Entry {
@@ -36,7 +42,7 @@ impl Entry {
         }
         match sums.iter().position(|x| !x.is_finite() || *x < 0.0) {
             Some(at) => Err(format!("sum {at} is {}, not the sum of squares", sums[at])),
-            None => Ok(Entry { sums, counts }),
+            None => Ok(Entry { sums, counts, sketch: None }),
         }
     }
 
@@ -59,7 +65,17 @@ impl Entry {
         means.collect()
     }
 
-    /// Adds another's. One count stands for all matrices where the other has more.
+    /// True if there is a sketch of how the columns are used together.
+    pub fn has_sketch(&self) -> bool {
+        self.sketch.is_some()
+    }
+
+    /// True if both are of the same input, as far as the numbers tell.
+    fn same_input(&self, other: &Entry) -> bool {
+        self.counts == other.counts && self.sums == other.sums
+    }
+
+    /// Adds another's. Of sketches, only if both have one. One count stands for all matrices where the other has more.
     fn add(&mut self, other: &Entry) -> Result<(), String> {
         let (a, b) = (self.sums.len(), other.sums.len());
         if a != b {
@@ -73,7 +89,12 @@ impl Entry {
         let n = a.max(b);
         let all = |counts: &[u64]| counts.iter().copied().cycle().take(n).collect::<Vec<_>>();
         let counts = all(&self.counts).into_iter().zip(all(&other.counts));
+        let sketch = match (&self.sketch, &other.sketch) {
+            (Some(a), Some(b)) => Some(a.add(b)?),
+            _ => None,
+        };
         *self = Entry::new(sums, counts.map(|(a, b)| a.saturating_add(b)).collect())?;
+        self.sketch = sketch;
         Ok(())
     }
 }
@@ -155,6 +176,37 @@ impl Imatrix {
         tensors.iter().map(of).collect()
     }
 
+    /// What makes a quantizer let errors cancel, for tensor `name`; `None` if there is no sketch of
+    /// its input, or too little text for one.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the sketch does not fit the sums, or is not of numbers.
+    pub fn feedback(&self, name: &str) -> Result<Option<Feedback>> {
+        let Some(entry) = self.entries.get(name) else { return Ok(None) };
+        let (Some(sketch), [tokens]) = (&entry.sketch, &entry.counts[..]) else { return Ok(None) };
+        sketch.feedback(&entry.sums, *tokens).map_err(|reason| self.wrong(name, reason))
+    }
+
+    /// The first tensor by name with the same input as `name`, if there is a sketch of that.
+    pub(crate) fn sketch_of(&self, name: &str) -> Option<&str> {
+        let entry = self.entries.get(name).filter(|entry| entry.has_sketch())?;
+        let same = |other: &Entry| other.has_sketch() && other.same_input(entry);
+        self.entries().find(|(_, other)| same(other)).map(|(name, _)| name)
+    }
+
+    /// The entries that have a sketch of their own, the first by name of those of the same input.
+    fn sketched(&self) -> Vec<(&str, &Sketch)> {
+        let mut inputs: Vec<(&str, &Entry, &Sketch)> = Vec::new();
+        for (name, entry) in &self.entries {
+            if let Some(sketch) = &entry.sketch
+                && !inputs.iter().any(|(_, other, _)| entry.same_input(other))
+            {
+                inputs.push((name, entry, sketch));
+            }
+        }
+        inputs.into_iter().map(|(name, _, sketch)| (name, sketch)).collect()
+    }
+
     /// Adds what a session collected.
     ///
     /// # Errors
@@ -162,8 +214,10 @@ impl Imatrix {
     pub fn add_collected(&mut self, inputs: &[InputSums]) -> Result<()> {
         for input in inputs {
             let sums: Vec<f32> = input.sums.iter().map(|sum| *sum as f32).collect();
+            let held = || Sketch::Held(Arc::new(input.sketch.clone()));
+            let sketch = (!input.sketch.is_empty()).then(held);
             for name in &input.tensors {
-                self.add_entry(name, sums.clone(), vec![input.tokens])?;
+                self.add_entry(name, sums.clone(), vec![input.tokens], sketch.clone())?;
             }
         }
         Ok(())
@@ -188,8 +242,15 @@ impl Imatrix {
         Ok(())
     }
 
-    fn add_entry(&mut self, name: &str, sums: Vec<f32>, counts: Vec<u64>) -> Result<()> {
-        let added = Entry::new(sums, counts).and_then(|entry| match self.entries.get_mut(name) {
+    fn add_entry(
+        &mut self,
+        name: &str,
+        sums: Vec<f32>,
+        counts: Vec<u64>,
+        sketch: Option<Sketch>,
+    ) -> Result<()> {
+        let entry = Entry::new(sums, counts).map(|entry| Entry { sketch, ..entry });
+        let added = entry.and_then(|entry| match self.entries.get_mut(name) {
             Some(own) => own.add(&entry),
             None => {
                 self.entries.insert(name.to_string(), entry);
