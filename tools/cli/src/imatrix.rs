@@ -17,9 +17,10 @@ use crate::{output, process};
 /// Measures which weights of a model matter most for a text: an importance matrix.
 ///
 /// Quantizers give the columns that are used most the smallest errors, which makes files of 4 bits
-/// and less clearly better. The text should be like what the model will be used for; 100 to 200
-/// chunks are enough. Take the model in full precision, or Q8_0 if that is too large. The file can
-/// be used with Siskin and llama.cpp.
+/// and less clearly better; and where the text uses columns together, errors of one are undone by
+/// the others, which makes them better again by as much as two types. The text should be like what
+/// the model will be used for; 50 to 200 chunks are enough. Take the model in full precision, or Q8_0
+/// if that is too large. The file can be used with Siskin and llama.cpp.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     siskin imatrix -m model-f16.gguf -f text.txt -o imatrix.gguf --chunks 100\n  \
@@ -42,8 +43,8 @@ pub struct ImatrixArgs {
     /// Measure the output matrix too. Takes longer, since the logits of all tokens are computed.
     #[arg(long)]
     process_output: bool,
-    /// Leave out how columns are used together: the file is as small as llama.cpp's, and files that
-    /// are quantized with it are as good as llama.cpp's and not better.
+    /// Leave out how columns are used together: a file as small as llama.cpp's, which makes models
+    /// about as good as llama.cpp's are.
     #[arg(long)]
     no_sketch: bool,
     /// A file whose numbers are added, of GGUF or llama.cpp's former format; can be given several

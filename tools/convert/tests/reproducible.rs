@@ -13,8 +13,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use siskin::GgmlType;
+use siskin::model::{InputSums, SKETCH, sketch_signs};
 use siskin_convert::write::write;
-use siskin_convert::{FILE_TYPES, Plan, PlanOptions, WriteOptions};
+use siskin_convert::{FILE_TYPES, Imatrix, Plan, PlanOptions, WriteOptions};
+use siskin_quant::quantize::recode::Feedback;
 use siskin_quant::table::KernelTable;
 
 use support::{Memory, weights};
@@ -30,7 +32,33 @@ fn importance(n: usize) -> Vec<f32> {
     weights(77, n).iter().map(|x| if *x < -0.04 { 0.0 } else { x * x * x.abs() }).collect()
 }
 
-/// A digest for each type, of rows with and without importance.
+/// What is known of columns that have these importances and three directions in common.
+fn feedback(importance: &[f32]) -> Feedback {
+    let shares = weights(99, 3 * importance.len());
+    let shares = shares.as_chunks::<3>().0;
+    let mut projected = [[0.0; SKETCH]; 3];
+    for (column, share) in shares.iter().enumerate() {
+        for (sums, share) in projected.iter_mut().zip(share) {
+            sums.iter_mut().zip(sketch_signs(column)).for_each(|(sum, sign)| *sum += share * sign);
+        }
+    }
+    let mut input =
+        InputSums { tensors: vec!["w".into()], sums: Vec::new(), sketch: Vec::new(), tokens: 5000 };
+    for (column, (own, share)) in importance.iter().zip(shares).enumerate() {
+        let mut row = sketch_signs(column).map(|sign| own * sign);
+        for (sums, share) in projected.iter().zip(share) {
+            row.iter_mut().zip(sums).for_each(|(y, sum)| *y += share * sum);
+        }
+        let shared: f32 = share.iter().map(|share| share * share).sum();
+        input.sums.push(f64::from(own + shared));
+        input.sketch.push(row);
+    }
+    let mut imatrix = Imatrix::new("imatrix", 512);
+    imatrix.add_collected(&[input]).expect("finite sums");
+    imatrix.feedback("w").expect("a sketch").expect("enough tokens")
+}
+
+/// A digest for each type, of rows with and without importance, and one of rows with feedback.
 fn types(table: &KernelTable) -> BTreeMap<String, String> {
     // Ordinary rows, one of a few large values, one of zeros, one of the same value.
     let mut values = weights(5, 7 * COLS);
@@ -48,7 +76,15 @@ fn types(table: &KernelTable) -> BTreeMap<String, String> {
         }
         (ty.name().to_string(), hex(&all))
     };
-    quantized.map(digest).collect()
+    let mut digests: BTreeMap<_, _> = quantized.clone().map(digest).collect();
+    let feedback = feedback(&importance);
+    for ty in quantized.filter(|ty| table.can_recode(*ty)) {
+        let mut out = vec![0; ty.row_bytes(values.len()).expect("whole blocks")];
+        let importance = Some(&importance[..]);
+        table.quantize_with_feedback(ty, &values, importance, &feedback, &mut out).expect("bytes");
+        digests.insert(format!("{} with feedback", ty.name()), hex(&out));
+    }
+    digests
 }
 
 /// A digest for each file type, of a whole file.

@@ -53,12 +53,7 @@ impl Sketch {
             Sketch::Held(rows) => Ok(rows.clone()),
             Sketch::InFile(file, tensor) => {
                 let tensor = file.tensors().get(*tensor).ok_or("it is gone")?;
-                let values = file::values(file, tensor)?;
-                let infinite = values.iter().position(|x| !x.is_finite());
-                if let Some(at) = infinite {
-                    return Err(format!("value {at} of the sketch is {}", values[at]));
-                }
-                Ok(Arc::new(values.as_chunks().0.to_vec()))
+                Ok(Arc::new(file::values(file, tensor)?.as_chunks().0.to_vec()))
             }
         }
     }
@@ -81,6 +76,10 @@ impl Sketch {
         let rows = self.rows()?;
         if rows.len() != sums.len() {
             return Err(format!("a sketch of {} columns, sums of {}", rows.len(), sums.len()));
+        }
+        let values = rows.as_flattened();
+        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+            return Err(format!("value {at} of its sketch is {}", values[at]));
         }
         let largest = sums.iter().fold(0.0f32, |max, sum| max.max(*sum));
         if tokens < MIN_TOKENS || largest <= 0.0 {
