@@ -3,8 +3,8 @@
 
 Prefill is as fast as the pipes of four cores let the inner loops be (arm_counts.py), decode as fast
 as memory or they, whichever is slower for a type of weights. Nothing else counts: no attention, no
-cache miss, no waiting. So these are ceilings, and what can be learned from them is where each of
-the two is bound, and by how much their kernels differ.
+cache miss, no waiting. So these are ceilings, and what can be learned from them is what each of the
+two is bound by, and by how much the kernels differ.
 
     siskin inspect --json --tensors MODEL.gguf > MODEL.json
     python tools/peers/arm_estimate.py --siskin BINARY --llama DIR MODEL.json ...
@@ -15,29 +15,29 @@ import collections
 import json
 import math
 import pathlib
+import sys
 
 import arm_counts
 
-# Level, clock in GHz, GB/s that decoding reads: see benches/record/arm.md for where from.
+# Level, GHz, and GB/s that decoding reads: see benches/record/arm.md for where from.
 BOARDS = {"Pi 4": ("neon", 1.8, 5.5), "Pi 5": ("dotprod", 2.4, 10.7)}
-THREADS = 4
+CORES = 4
 
 
 def matrices(path):
-    """Weights and bytes of each type that a layer multiplies with, and that the head does."""
-    layers, head = collections.Counter(), collections.Counter()
+    """The weights of each type that layers multiply with, and that the head does."""
     tensors = json.loads(pathlib.Path(path).read_text())["tensors"]
-    last = "output.weight" if any(t["name"] == "output.weight" for t in tensors) else "token_embd.weight"
+    layers, heads = collections.Counter(), {}
     for t in tensors:
-        if len(t["shape"]) == 2 and t["name"] in (last, "output.weight"):
-            head[t["type"]] += math.prod(t["shape"])
-        elif len(t["shape"]) == 2 and t["name"] != "token_embd.weight":
+        if t["name"] in ("output.weight", "token_embd.weight"):
+            heads[t["name"]] = collections.Counter({t["type"]: math.prod(t["shape"])})
+        elif len(t["shape"]) == 2:
             layers[t["type"]] += math.prod(t["shape"])
-    return layers, head
+    return layers, heads.get("output.weight", heads["token_embd.weight"])
 
 
 def prefill(layers, cycles, clock):
-    return THREADS * clock * 1e9 / sum(n * cycles[type] for type, n in layers.items())
+    return CORES * clock * 1e9 / sum(n * cycles[type] for type, n in layers.items())
 
 
 def decode(weights, cycles, clock, bandwidth):
@@ -46,40 +46,43 @@ def decode(weights, cycles, clock, bandwidth):
     for type, n in weights.items():
         unit, size = arm_counts.TYPES[type]
         read = n * size / unit / (bandwidth * 1e9)
-        compute = n * cycles[type] / (THREADS * clock * 1e9)
+        compute = n * cycles[type] / (CORES * clock * 1e9)
         seconds += max(read, compute)
         memory += read if read > compute else 0
     return 1 / seconds, memory / seconds
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--siskin", metavar="BINARY", required=True)
     parser.add_argument("--llama", metavar="DIR", required=True)
     parser.add_argument("models", nargs="+", metavar="MODEL.json")
     args = parser.parse_args()
-    one, many = collections.defaultdict(dict), collections.defaultdict(dict)
     kernels = [*arm_counts.siskin_kernels(args.siskin), *arm_counts.llama_kernels(args.llama)]
+    one, many = collections.defaultdict(dict), collections.defaultdict(dict)
     for kernel, _, cycles in arm_counts.rows(kernels):
-        of = (one if kernel.columns == 1 else many)[kernel.who, kernel.level]
-        of[kernel.type] = cycles
+        (one if kernel.columns == 1 else many)[kernel.who, kernel.level][kernel.type] = cycles
     for board, (level, clock, bandwidth) in BOARDS.items():
-        print(f"\n### {board}: {THREADS} cores of {clock} GHz, {bandwidth} GB/s\n")
-        print("| model | prefill: siskin | llama.cpp | ratio | decode: siskin | waits for memory | llama.cpp | waits for memory |")
-        print("|---|---:|---:|---:|---:|---:|---:|---:|")
+        print(f"\n### {board}: {CORES} cores of {clock} GHz, {bandwidth} GB/s\n")
+        print("| model | prefill, siskin | llama.cpp | ratio | decode, siskin | llama.cpp | waits |")
+        print("|---|---:|---:|---:|---:|---:|---:|")
         for path in args.models:
             layers, head = matrices(path)
-            cells, first = [pathlib.Path(path).stem], {}
+            first, then = [], []
             for who in ("siskin", "llama.cpp"):
                 # A type without a kernel for many columns takes them one at a time.
-                first[who] = prefill(layers, one[who, level] | many[who, level], clock)
-                cells.append(f"{first[who]:.0f}")
-            cells.append(f"{first['siskin'] / first['llama.cpp']:.1f}x")
-            for who in ("siskin", "llama.cpp"):
-                rate, memory = decode(layers + head, one[who, level], clock, bandwidth)
-                cells += [f"{rate:.1f}", f"{memory:.0%}"]
-            print(f"| {' | '.join(cells)} |")
+                first.append(prefill(layers, one[who, level] | many[who, level], clock))
+                then.append(decode(layers + head, one[who, level], clock, bandwidth))
+            speed = [f"{x:.0f}" for x in first] + [f"{first[0] / first[1]:.1f}x"]
+            waits = "/".join(f"{memory:.0%}" for _, memory in then)
+            cells = [pathlib.Path(path).stem, *speed, *(f"{x:.1f}" for x, _ in then), waits]
+            print("|", " | ".join(cells), "|")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except arm_counts.Mismatch as error:
+        sys.exit(str(error))

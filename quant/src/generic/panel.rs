@@ -8,7 +8,7 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{self, Cache, STAGE, Source, Unpack, codes, flipped};
+use super::source::{self, Cache, STAGE, Source, Unpack, add, codes, flipped};
 use super::{Tile, for_blocks};
 use crate::act::GROUP;
 use crate::par::SCRATCH_BYTES;
@@ -186,7 +186,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
                     }
                 }
                 for c in 0..C {
-                    inner[c] = S::fma(float(a.d, at + j, c), S::to_f32(isum[c]), inner[c]);
+                    inner[c] = add::<S, T>(float(a.d, at + j, c), S::to_f32(isum[c]), inner[c]);
                 }
             }
             let d = S::load(panel.add(l.d).cast());
