@@ -7,6 +7,11 @@
 //! register for 32 codes of a row and a joint reduction of 16 rows, which this replaced (1.5 times as
 //! fast for one column with AVX-512), and serves panels too. A lane's result does not depend on how
 //! many there are, so each level has as many rows as a register has lanes.
+//!
+//! Registers of 4 lanes are where it is otherwise: as many rows fill 4 registers with 16 codes of one
+//! row each, as they are read ([`Simd::load_codes`]), and their sums take fewer instructions than
+//! bringing the codes into lanes. What unpacks codes treats all bytes alike, and does not see the
+//! difference.
 
 #![allow(clippy::missing_safety_doc, reason = "the trait's Safety section covers its methods")]
 
@@ -60,8 +65,11 @@ pub unsafe trait Simd: Prefetch {
 
     /// Lanes of a register: 4, 8 or 16.
     const ROWS: usize;
-    /// [`dot`](Self::dot) takes codes without sign only: 128 is added to signed ones.
+    /// [`dots`](Self::dots) takes codes without sign only: 128 is added to signed ones.
     const UNSIGNED: bool;
+    /// [`store_panel`](Self::store_panel) takes from codes what stands for 0, so that nothing is to be
+    /// taken from their products.
+    const CENTRED: bool = false;
     /// Columns that a panel is multiplied with at once: 4 or 8.
     const COLUMNS: usize;
 
@@ -110,19 +118,78 @@ pub unsafe trait Simd: Prefetch {
     /// The word of 32 bits at `offset` bytes of each row.
     unsafe fn gather_word(rows: Rows, offset: usize) -> Self::I;
 
-    /// Adds the products of each row's 4 codes with the same 4 activations `a`, which are signed
-    /// and never -128. `signed` says whether the codes are.
-    unsafe fn dot(acc: Self::I, w: Self::I, a: i32, signed: bool) -> Self::I;
-
-    /// The products of the words `w` of codes with as many words of activations. Codes without sign
-    /// are `top` at the most.
+    /// 16 bytes of codes at `offset` of each row, as [`dots`](Self::dots) takes them: as
+    /// [`gather_words`](Self::gather_words) has them, or a register for each row.
     #[inline(always)]
+    unsafe fn load_codes(rows: Rows, offset: usize) -> [Self::I; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { Self::gather_words(rows, offset) }
+    }
+    /// Bits `at..8` of each byte, as its lowest.
+    #[inline(always)]
+    unsafe fn high_bits(a: Self::I, at: i32) -> Self::I {
+        // SAFETY: the caller's promise.
+        unsafe { Self::and_i(Self::shr_i(a, at), Self::splat_i(0x0101_0101 * (0xff >> at))) }
+    }
+    /// Bits `i` of the word of 32 bits at `offset` bytes of each row, as bit 4 of the row's codes `i`.
+    #[inline(always)]
+    unsafe fn fifth_bits(rows: Rows, offset: usize) -> [Self::I; WORDS] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let word = Self::gather_word(rows, offset);
+            let mut bits = [word; WORDS];
+            for (i, bits) in bits.iter_mut().enumerate() {
+                let four = Self::and_i(Self::shr_i(word, 4 * i as i32), Self::splat_i(15));
+                // Bit `b` goes to bit 8 b + 4: the factor has bits 4, 11, 18 and 25, and no two
+                // products of bits meet.
+                let spread = Self::mul_i(four, Self::splat_i(0x0204_0810));
+                *bits = Self::and_i(spread, Self::splat_i(0x1010_1010));
+            }
+            bits
+        }
+    }
+
+    /// The products of `w`, which are 16 codes of each row or 32, with as many activations, which are
+    /// signed and never -128. `signed` says whether the codes are; those without sign are `top` at
+    /// the most.
     unsafe fn dots<const N: usize>(
         w: &[Self::I; N],
         a: *const u8,
         signed: bool,
-        _top: i32,
-    ) -> Self::I {
+        top: i32,
+    ) -> Self::I;
+
+    /// The same for `C` columns, 32 bytes apart, and codes that [`store_panel`](Self::store_panel)
+    /// wrote.
+    unsafe fn tile<const C: usize, const N: usize>(
+        w: *const u8,
+        a: *const u8,
+        signed: bool,
+        top: i32,
+    ) -> [Self::I; C];
+
+    /// Writes 32 codes of each row, of which `zero` stands for 0, for [`tile`](Self::tile).
+    #[inline(always)]
+    unsafe fn store_panel(p: *mut u8, w: &[Self::I; WORDS], _zero: i32) {
+        for (i, w) in w.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { Self::store_i(p.add(4 * Self::ROWS * i).cast(), *w) };
+        }
+    }
+}
+
+/// Levels that multiply a word of each row with the same 4 activations.
+///
+/// # Safety
+/// As for [`Simd`].
+pub unsafe trait WordDot: Simd {
+    /// Adds the products of each row's 4 codes with the activations `a`, which are signed and never
+    /// -128. `signed` says whether the codes are.
+    unsafe fn dot(acc: Self::I, w: Self::I, a: i32, signed: bool) -> Self::I;
+
+    /// [`Simd::dots`]
+    #[inline(always)]
+    unsafe fn word_dots<const N: usize>(w: &[Self::I; N], a: *const u8, signed: bool) -> Self::I {
         // SAFETY: the caller's promise.
         unsafe {
             // Two chains: one alone would wait for itself.
@@ -135,14 +202,12 @@ pub unsafe trait Simd: Prefetch {
         }
     }
 
-    /// The same for `C` columns, 32 bytes apart, and `N` words of codes that
-    /// [`store_panel`](Self::store_panel) wrote.
+    /// [`Simd::tile`]
     #[inline(always)]
-    unsafe fn tile<const C: usize, const N: usize>(
+    unsafe fn word_tile<const C: usize, const N: usize>(
         w: *const u8,
         a: *const u8,
         signed: bool,
-        _top: i32,
     ) -> [Self::I; C] {
         // SAFETY: the caller's promise.
         unsafe {
@@ -155,15 +220,6 @@ pub unsafe trait Simd: Prefetch {
                 }
             }
             acc
-        }
-    }
-
-    /// Writes 32 codes of each row, for [`tile`](Self::tile).
-    #[inline(always)]
-    unsafe fn store_panel(p: *mut u8, w: &[Self::I; WORDS]) {
-        for (i, w) in w.iter().enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { Self::store_i(p.add(4 * Self::ROWS * i).cast(), *w) };
         }
     }
 }

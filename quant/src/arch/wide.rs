@@ -9,7 +9,7 @@ use wide::{i16x16, i32x8};
 use crate::features::CpuFeatures;
 use crate::generic::instantiate_gemm;
 use crate::lanes::Portable;
-use crate::simd::{Rows, Simd};
+use crate::simd::{Rows, Simd, WordDot};
 use crate::table::Level;
 
 /// The level above scalar.
@@ -127,6 +127,28 @@ unsafe impl Simd for Portable {
         let word = |p: *const u8| unsafe { i32::from_le(p.cast::<i32>().read_unaligned()) };
         std::array::from_fn(|r| word(rows.row(r).wrapping_add(offset)))
     }
+    #[inline(always)]
+    unsafe fn dots<const N: usize>(
+        w: &[[i32; 8]; N],
+        a: *const u8,
+        signed: bool,
+        _: i32,
+    ) -> [i32; 8] {
+        unsafe { Self::word_dots(w, a, signed) }
+    }
+    #[inline(always)]
+    unsafe fn tile<const C: usize, const N: usize>(
+        w: *const u8,
+        a: *const u8,
+        signed: bool,
+        _: i32,
+    ) -> [[i32; 8]; C] {
+        unsafe { Self::word_tile::<C, N>(w, a, signed) }
+    }
+}
+
+// SAFETY: uses no instruction beyond the build's target.
+unsafe impl WordDot for Portable {
     // Codes without sign are below 128: as signed bytes they are the same.
     #[inline(never)]
     unsafe fn dot(acc: [i32; 8], w: [i32; 8], a: i32, _: bool) -> [i32; 8] {

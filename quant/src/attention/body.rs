@@ -11,6 +11,17 @@ use crate::lanes::{self, Lanes};
 /// Rows from which on a chunk is converted to f32 before it is used.
 const WIDEN_ROWS: usize = 8;
 
+/// `f` of each index. (`array::from_fn` is not always inlined, and what is not lacks the level's
+/// instructions.)
+#[inline(always)]
+fn array<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    let mut all = [f(0); N];
+    for (i, x) in all.iter_mut().enumerate().skip(1) {
+        *x = f(i);
+    }
+    all
+}
+
 /// Scores of `R` rows against `G` groups of 16 positions. Returns `G`.
 #[inline(always)]
 unsafe fn score_tile<L: Lanes, K: Kv, const R: usize, const G: usize>(
@@ -21,15 +32,15 @@ unsafe fn score_tile<L: Lanes, K: Kv, const R: usize, const G: usize>(
 ) -> usize {
     unsafe {
         let k_dim = a.view.k_dim;
-        let q: [*const f32; R] = std::array::from_fn(|r| a.q.as_ptr().add((row + r) * k_dim));
-        let keys: [*const u8; G] = std::array::from_fn(|j| groups.first.add((g + j) * groups.step));
+        let q: [*const f32; R] = array(|r| a.q.as_ptr().add((row + r) * k_dim));
+        let keys: [*const u8; G] = array(|j| groups.first.add((g + j) * groups.step));
         let mut acc = [[L::splat(0.0); G]; R];
         let next = groups.next;
         let ask = next > 0 && row == 0;
         for b in 0..k_dim.div_ceil(32) {
-            let scales: [L::V; G] = std::array::from_fn(|j| K::k_scale::<L>(keys[j], b));
+            let scales: [L::V; G] = array(|j| K::k_scale::<L>(keys[j], b));
             for d in 32 * b..k_dim.min(32 * b + 32) {
-                let k: [L::V; G] = std::array::from_fn(|j| K::k::<L>(keys[j], d, scales[j]));
+                let k: [L::V; G] = array(|j| K::k::<L>(keys[j], d, scales[j]));
                 if ask && d.is_multiple_of(K::LINE) {
                     for j in 0..G {
                         L::prefetch(keys[j].wrapping_add(next + 64 / K::LINE * d));
@@ -112,7 +123,7 @@ unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
         let local = &local[row..row + R];
         let lo = local.iter().map(|x| x.0).max().unwrap_or(0);
         let hi = local.iter().map(|x| x.1).min().unwrap_or(0).max(lo);
-        let p: [*const f32; R] = std::array::from_fn(|r| a.s.as_ptr().add((row + r) * CHUNK));
+        let p: [*const f32; R] = array(|r| a.s.as_ptr().add((row + r) * CHUNK));
         let mut acc = [[L::splat(0.0); D]; R];
         for r in 0..R {
             for j in local[r].0..lo.min(local[r].1) {
@@ -130,7 +141,7 @@ unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
                     L::prefetch(from.wrapping_add(line));
                 }
             }
-            let v: [L::V; D] = std::array::from_fn(|i| V::v::<L>(value(j), d + 16 * i));
+            let v: [L::V; D] = array(|i| V::v::<L>(value(j), d + 16 * i));
             for r in 0..R {
                 let p = L::splat(*p[r].add(j));
                 for i in 0..D {

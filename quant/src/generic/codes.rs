@@ -47,8 +47,8 @@ pub unsafe trait Codes: IntBlock {
 #[inline(always)]
 pub(super) unsafe fn load_32<S: Simd>(p: Rows, offset: usize) -> Words<S> {
     unsafe {
-        let [a, b, c, d] = S::gather_words(p, offset);
-        let [e, f, g, h] = S::gather_words(p, offset + 16);
+        let [a, b, c, d] = S::load_codes(p, offset);
+        let [e, f, g, h] = S::load_codes(p, offset + 16);
         [a, b, c, d, e, f, g, h]
     }
 }
@@ -75,6 +75,9 @@ unsafe fn minus<S: Simd>(x: S::F) -> S::F {
 unsafe fn bytes_bits<S: Simd>(words: &Words<S>, at: usize, n: usize) -> Words<S> {
     let mask = 0x0101_0101 * ((1 << n) - 1);
     each::<S>(*words, |_, w| unsafe {
+        if at + n == 8 {
+            return S::high_bits(w, at as i32);
+        }
         let w = if at == 0 { w } else { S::shr_i(w, at as i32) };
         S::and_i(w, S::splat_i(mask))
     })
@@ -110,24 +113,21 @@ unsafe fn add_bits<S: Simd>(
 #[inline(always)]
 unsafe fn nibbles<S: Simd>(p: Rows, offset: usize) -> Words<S> {
     unsafe {
-        let [a, b, c, d] = S::gather_words(p, offset);
+        let [a, b, c, d] = S::load_codes(p, offset);
         let mask = S::splat_i(0x0f0f_0f0f);
         let low = |w| S::and_i(w, mask);
-        let high = |w| S::and_i(S::shr_i(w, 4), mask);
+        let high = |w| S::high_bits(w, 4);
         [low(a), low(b), low(c), low(d), high(a), high(b), high(c), high(d)]
     }
 }
 
-/// Nibbles with the bits of `qh`, one for each code, above them.
+/// Nibbles with the bits of the word at `offset`, one for each code, above them.
 #[inline(always)]
-unsafe fn five_bits<S: Simd>(low: Words<S>, qh: S::I) -> Words<S> {
-    each::<S>(low, |i, low| unsafe {
-        let four = S::and_i(S::shr_i(qh, 4 * i as i32), S::splat_i(15));
-        // Bit `b` goes to bit 8 b + 4: the factor has bits 4, 11, 18 and 25, and no two products
-        // of bits meet.
-        let spread = S::mul_i(four, S::splat_i(0x0204_0810));
-        S::or_i(low, S::and_i(spread, S::splat_i(0x1010_1010)))
-    })
+unsafe fn five_bits<S: Simd>(low: Words<S>, p: Rows, offset: usize) -> Words<S> {
+    unsafe {
+        let high = S::fifth_bits(p, offset);
+        each::<S>(low, |i, low| S::or_i(low, high[i]))
+    }
 }
 
 /// `params` of a unit of 32: a half-precision `d`, and a minimum after it.
@@ -234,10 +234,7 @@ unsafe impl Codes for BlockQ5_0 {
     f16_d!(Self);
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
-        unsafe {
-            let qh = S::gather_word(p, offset_of!(Self, qh));
-            five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), qh)
-        }
+        unsafe { five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), p, offset_of!(Self, qh)) }
     }
 }
 
@@ -248,10 +245,7 @@ unsafe impl Codes for BlockQ5_1 {
     f16_d!(Self, m);
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
-        unsafe {
-            let qh = S::gather_word(p, offset_of!(Self, qh));
-            five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), qh)
-        }
+        unsafe { five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), p, offset_of!(Self, qh)) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{Cache, Packed, Params, Source, codes, flipped, less_zero};
+use super::source::{Cache, Packed, Params, Source, add, codes, flipped, less_zero};
 use super::{Tile, for_blocks};
 use crate::act::ActLayout;
 use crate::simd::{Rows, Simd};
@@ -136,7 +136,7 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
                     if T::SCALED { S::mul_i(sum, scale(J)) } else { sum }
                 };
                 let d = S::splat(x.add(layout.d + 4 * at).cast::<f32>().read());
-                self.inner[c] = S::fma(d, S::to_f32(isum), self.inner[c]);
+                self.inner[c] = add::<S, T>(d, S::to_f32(isum), self.inner[c]);
             }
         }
     }

@@ -8,7 +8,7 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{Cache, STAGE, Source, Unpack, codes, flipped, less_zero};
+use super::source::{self, Cache, STAGE, Source, Unpack, add, codes, flipped};
 use super::{Tile, for_blocks};
 use crate::act::GROUP;
 use crate::par::SCRATCH_BYTES;
@@ -109,11 +109,17 @@ unsafe fn unpack<S: Simd, T: Source>(
         macro_rules! store {
             ($j:literal) => {
                 let codes = codes::<S, T, $j>(p, stage, &mut cache);
-                S::store_panel(panel.add(32 * S::ROWS * $j), &codes);
+                S::store_panel(panel.add(32 * S::ROWS * $j), &codes, T::ZERO);
             };
         }
         for_blocks!(T, store);
     }
+}
+
+/// The sum of a tile's products, less what its codes have too much.
+#[inline(always)]
+unsafe fn less_zero<S: Simd, T: Source>(sum: S::I, total: *const u8) -> S::I {
+    if S::CENTRED { sum } else { unsafe { source::less_zero::<S, T>(sum, total) } }
 }
 
 /// Multiplies `count` units of the panel, which begin with unit `u0`, with `C` columns, which are
@@ -180,7 +186,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
                     }
                 }
                 for c in 0..C {
-                    inner[c] = S::fma(float(a.d, at + j, c), S::to_f32(isum[c]), inner[c]);
+                    inner[c] = add::<S, T>(float(a.d, at + j, c), S::to_f32(isum[c]), inner[c]);
                 }
             }
             let d = S::load(panel.add(l.d).cast());

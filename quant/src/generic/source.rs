@@ -157,6 +157,16 @@ pub unsafe fn less_zero<S: Simd, T: Source>(sum: S::I, total: *const u8) -> S::I
     }
 }
 
+/// `inner`, the sum of a unit's sub-blocks so far, and `d * isum`. Of the only one of a unit it is the
+/// product itself: rounded once, to the same bits, since an integer is no negative zero.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+pub unsafe fn add<S: Simd, T: Source>(d: S::F, isum: S::F, inner: S::F) -> S::F {
+    unsafe { if T::SCALED { S::fma(d, isum, inner) } else { S::mul(d, isum) } }
+}
+
 /// Units unpacked in registers.
 pub struct Direct<B>(PhantomData<B>);
 

@@ -53,7 +53,7 @@ impl<D: Dot> Prefetch for Neon<D> {
         // SAFETY: a prefetch faults on no address.
         unsafe {
             asm!("prfm pldl2keep, [{p}]", p = in(reg) p,
-                options(readonly, nostack, preserves_flags));
+                options(nomem, nostack, preserves_flags));
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Integer kernels' operations in NEON.
+//! Integer kernels' operations in NEON. Codes are in registers as [`super::dot`] says.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is the promise of Simd's caller")]
 
 use std::arch::aarch64::*;
 
-use super::dot::Dot;
+use super::dot::{Dot, transpose};
 use super::lanes::{Neon, widen};
 use crate::simd::{Rows, Simd, WORDS};
 
@@ -15,6 +15,7 @@ unsafe impl<D: Dot> Simd for Neon<D> {
 
     const ROWS: usize = 4;
     const UNSIGNED: bool = false;
+    const CENTRED: bool = true;
     const COLUMNS: usize = 8;
 
     #[inline(always)]
@@ -105,14 +106,7 @@ unsafe impl<D: Dot> Simd for Neon<D> {
     }
     #[inline(always)]
     unsafe fn gather_words(rows: Rows, offset: usize) -> [int32x4_t; 4] {
-        unsafe {
-            let (s, l) = (vreinterpretq_s32_s64, vreinterpretq_s64_s32);
-            let row = |r: usize| vreinterpretq_s32_u8(vld1q_u8(rows.row(r).add(offset)));
-            let r = [row(0), row(1), row(2), row(3)];
-            let (a, b) = (l(vtrn1q_s32(r[0], r[1])), l(vtrn2q_s32(r[0], r[1])));
-            let (c, d) = (l(vtrn1q_s32(r[2], r[3])), l(vtrn2q_s32(r[2], r[3])));
-            [s(vtrn1q_s64(a, c)), s(vtrn1q_s64(b, d)), s(vtrn2q_s64(a, c)), s(vtrn2q_s64(b, d))]
-        }
+        unsafe { transpose(Self::load_codes(rows, offset)) }
     }
     #[inline(always)]
     unsafe fn gather_word(rows: Rows, offset: usize) -> int32x4_t {
@@ -122,24 +116,53 @@ unsafe impl<D: Dot> Simd for Neon<D> {
             vsetq_lane_s32::<3>(word(3), vsetq_lane_s32::<2>(word(2), x))
         }
     }
-    // Codes without sign are below 128: as signed bytes they are the same.
     #[inline(always)]
-    unsafe fn dot(acc: int32x4_t, w: int32x4_t, a: i32, _: bool) -> int32x4_t {
-        unsafe { D::dot::<0>(acc, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(vdupq_n_s32(a))) }
+    unsafe fn load_codes(rows: Rows, offset: usize) -> [int32x4_t; 4] {
+        unsafe {
+            let row = |r: usize| vreinterpretq_s32_u8(vld1q_u8(rows.row(r).add(offset)));
+            [row(0), row(1), row(2), row(3)]
+        }
     }
     #[inline(always)]
-    unsafe fn dots<const N: usize>(w: &[int32x4_t; N], a: *const u8, _: bool, _: i32) -> int32x4_t {
+    unsafe fn high_bits(a: int32x4_t, at: i32) -> int32x4_t {
         unsafe {
-            // Two chains: one alone would wait for itself.
-            let mut acc = [vdupq_n_s32(0); 2];
-            for i in (0..N).step_by(4) {
-                let a = vld1q_s8(a.add(4 * i).cast());
-                acc[0] = D::dot::<0>(acc[0], vreinterpretq_s8_s32(w[i]), a);
-                acc[1] = D::dot::<1>(acc[1], vreinterpretq_s8_s32(w[i + 1]), a);
-                acc[0] = D::dot::<2>(acc[0], vreinterpretq_s8_s32(w[i + 2]), a);
-                acc[1] = D::dot::<3>(acc[1], vreinterpretq_s8_s32(w[i + 3]), a);
+            let a = vreinterpretq_u8_s32(a);
+            vreinterpretq_s32_u8(vshlq_u8(a, vdupq_n_s8(-at as i8)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn fifth_bits(rows: Rows, offset: usize) -> [int32x4_t; WORDS] {
+        unsafe {
+            // The byte of each code's bit, and the bit in it.
+            let byte = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1));
+            let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+            let mut bits = [vdupq_n_s32(0); WORDS];
+            for r in 0..4 {
+                let word = rows.row(r).add(offset).cast::<u32>().read_unaligned();
+                let word = vreinterpretq_u8_u32(vdupq_n_u32(word));
+                for i in 0..2 {
+                    let bytes = vqtbl1q_u8(word, vaddq_u8(byte, vdupq_n_u8(2 * i as u8)));
+                    let set = vandq_u8(vtstq_u8(bytes, bit), vdupq_n_u8(16));
+                    bits[4 * i + r] = vreinterpretq_s32_u8(set);
+                }
             }
-            vaddq_s32(acc[0], acc[1])
+            bits
+        }
+    }
+    // Codes without sign are below 128: as signed bytes they are the same.
+    #[inline(always)]
+    unsafe fn dots<const N: usize>(
+        w: &[int32x4_t; N],
+        a: *const u8,
+        _: bool,
+        top: i32,
+    ) -> int32x4_t {
+        unsafe {
+            let mut bytes = [vdupq_n_s8(0); N];
+            for i in 0..N {
+                bytes[i] = vreinterpretq_s8_s32(w[i]);
+            }
+            D::dots(&bytes, a, top)
         }
     }
     #[inline(always)]
@@ -147,23 +170,19 @@ unsafe impl<D: Dot> Simd for Neon<D> {
         w: *const u8,
         a: *const u8,
         _: bool,
-        _: i32,
+        top: i32,
     ) -> [int32x4_t; C] {
-        unsafe { D::tile::<C, N>(w, a) }
+        unsafe { D::tile::<C, N>(w, a, top) }
     }
     #[inline(always)]
-    unsafe fn store_panel(p: *mut u8, w: &[int32x4_t; WORDS]) {
+    unsafe fn store_panel(p: *mut u8, w: &[int32x4_t; WORDS], zero: i32) {
         unsafe {
-            for i in (0..WORDS).step_by(2) {
-                let (even, odd) = (w[i], w[i + 1]);
-                // As they are, or 8 bytes of a row after those of the row before.
-                let pair = if D::MATRIX {
-                    [vzip1q_s32(even, odd), vzip2q_s32(even, odd)]
-                } else {
-                    [even, odd]
-                };
-                vst1q_s32(p.add(16 * i).cast(), pair[0]);
-                vst1q_s32(p.add(16 * i + 16).cast(), pair[1]);
+            for half in [0, 4] {
+                let code = |i| vsubq_s8(vreinterpretq_s8_s32(w[half + i]), vdupq_n_s8(zero as i8));
+                let panel = D::panel([code(0), code(1), code(2), code(3)]);
+                for i in 0..4 {
+                    vst1q_s8(p.add(16 * (half + i)).cast(), panel[i]);
+                }
             }
         }
     }

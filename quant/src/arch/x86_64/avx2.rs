@@ -176,13 +176,6 @@ unsafe impl<const DOT: u8> Simd for Avx2<DOT> {
         }
     }
     #[inline(always)]
-    unsafe fn dot(acc: __m256i, w: __m256i, a: i32, signed: bool) -> __m256i {
-        unsafe {
-            let a = _mm256_set1_epi32(a);
-            if DOT != MADD { dpbusd::<DOT>(acc, w, a) } else { widen(acc, pairs(w, a, signed)) }
-        }
-    }
-    #[inline(always)]
     unsafe fn dots<const N: usize>(
         w: &[__m256i; N],
         a: *const u8,

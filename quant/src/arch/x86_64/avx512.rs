@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use super::avx2::four_words;
 use super::lanes::Avx512;
-use crate::simd::{Rows, Simd};
+use crate::simd::{Rows, Simd, WordDot};
 
 // SAFETY: the methods use what the type's documentation names.
 unsafe impl Simd for Avx512 {
@@ -131,6 +131,28 @@ unsafe impl Simd for Avx512 {
             _mm512_inserti64x4::<1>(_mm512_castsi256_si512(eight(0)), eight(8))
         }
     }
+    #[inline(always)]
+    unsafe fn dots<const N: usize>(
+        w: &[__m512i; N],
+        a: *const u8,
+        signed: bool,
+        _: i32,
+    ) -> __m512i {
+        unsafe { Self::word_dots(w, a, signed) }
+    }
+    #[inline(always)]
+    unsafe fn tile<const C: usize, const N: usize>(
+        w: *const u8,
+        a: *const u8,
+        signed: bool,
+        _: i32,
+    ) -> [__m512i; C] {
+        unsafe { Self::word_tile::<C, N>(w, a, signed) }
+    }
+}
+
+// SAFETY: the method uses what the type's documentation names.
+unsafe impl WordDot for Avx512 {
     #[inline(always)]
     unsafe fn dot(acc: __m512i, w: __m512i, a: i32, signed: bool) -> __m512i {
         debug_assert!(!signed, "codes are without sign here");
