@@ -165,22 +165,23 @@ def skip(data, at, ty):
     return at + {0: 1, 1: 1, 2: 2, 3: 2, 7: 1, 10: 8, 11: 8, 12: 8}.get(ty, 4)
 
 
-def metadata(data):
-    """A file without its tensors."""
-    n, at = struct.unpack_from("<Q", data, 16)[0], 24
+def headers(data):
+    """A file without its tensors, and one without their data."""
+    (n_tensors, n), at = struct.unpack_from("<QQ", data, 8), 24
     for _ in range(n):
-        at += 8 + struct.unpack_from("<Q", data, at)[0]
+        at = skip(data, at, 8)
         at = skip(data, at + 4, struct.unpack_from("<I", data, at)[0])
-    kept = bytearray(data[:at] + bytes(-at % 32))
-    kept[8:16] = bytes(8)
-    return bytes(kept)
+    keys = data[:8] + bytes(8) + data[16:at] + bytes(-at % 32)
+    for _ in range(n_tensors):
+        at = skip(data, at, 8)
+        at += 16 + 8 * struct.unpack_from("<I", data, at)[0]
+    return keys, data[:at] + bytes(-at % 32)
 
 
 def ggufs():
     for path in sorted((DATA / "archs").glob("*.gguf")):
-        data = path.read_bytes()
-        head = metadata(data)
-        put("gguf", path.stem, data)
+        head, whole = headers(path.read_bytes())
+        put("gguf", path.stem, whole)
         put("gguf", f"{path.stem}-keys", head)
         # Of 256 parts, 250 are the file.
         sample = "Hello there, 1234 the one in <s> x " * 100
