@@ -1,4 +1,5 @@
-//! Any bytes as a GGUF file: the header, everything that can be asked of it, and the model.
+//! Any bytes as a GGUF file: the header, everything that can be asked of it, and the model. Once as
+//! they are, and once with zeros behind, so that a header alone makes a model.
 #![no_main]
 
 use std::hint::black_box;
@@ -7,8 +8,18 @@ use libfuzzer_sys::fuzz_target;
 use siskin::gguf::{GgufFile, Value};
 use siskin::model::Model;
 
+/// As many as the data of the largest seed has.
+const ZEROS: usize = 256 << 10;
+
 fuzz_target!(|data: &[u8]| {
-    let file = match GgufFile::from_bytes(data.to_vec()) {
+    check(data.to_vec());
+    let mut padded = data.to_vec();
+    padded.resize(data.len() + ZEROS, 0);
+    check(padded);
+});
+
+fn check(bytes: Vec<u8>) {
+    let file = match GgufFile::from_bytes(bytes) {
         Ok(file) => file,
         Err(e) => {
             black_box(e.to_string());
@@ -33,4 +44,4 @@ fuzz_target!(|data: &[u8]| {
     if let Err(e) = Model::new(&file) {
         black_box(e.to_string());
     }
-});
+}
