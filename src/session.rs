@@ -7,7 +7,8 @@ use siskin_quant::attention::KvType;
 
 use crate::engine::mib;
 use crate::model::{
-    Collector, Hparams, ImatrixOptions, InputSums, KvCache, LOGIT_ROWS, MemoryPlan, Pass, SessionShape, Workspace,
+    Collector, Hparams, ImatrixOptions, InputSums, KvCache, LOGIT_ROWS, MemoryPlan, Pass,
+    SessionShape, Workspace,
 };
 use crate::{Engine, Error, Result, memory};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use siskin::gguf::GgufFile;
-use siskin::model::InputSums;
+use siskin::model::{ImatrixOptions, InputSums, SKETCH, sketch_signs};
 use siskin::{Engine, EngineOptions, KvType, Session, SessionOptions, kernel_levels};
 
 const TOKENS: [u32; 24] =
@@ -24,7 +24,7 @@ fn session(engine: &Engine, n_batch: usize) -> Session {
 /// The sums of the tokens, with the output matrix if all of the logits are asked for.
 fn collect(engine: &Engine, n_batch: usize, all: bool) -> Vec<InputSums> {
     let mut session = session(engine, n_batch);
-    session.collect_imatrix(all).unwrap();
+    session.collect_imatrix(ImatrixOptions { output: all, sketch: true }).unwrap();
     if all {
         session.prefill_all(&TOKENS, |_, _| Ok(())).unwrap();
     } else {
@@ -40,6 +40,8 @@ struct Llama {
     file: GgufFile,
     /// The inputs' squares, added up over the tokens, as the weights are met.
     sums: Vec<Vec<f64>>,
+    /// What sketches of them hold.
+    sketches: Vec<Vec<[f64; SKETCH]>>,
 }
 
 impl Llama {
@@ -68,6 +70,18 @@ impl Llama {
     fn meet(&mut self, x: &[Vec<f64>]) {
         let column = |j: usize| x.iter().map(|row| row[j] * row[j]).sum();
         self.sums.push((0..x[0].len()).map(column).collect());
+        let signs: Vec<_> = (0..x[0].len()).map(|j| sketch_signs(j).map(f64::from)).collect();
+        // Of column j with all columns, each with its signs.
+        let sketch = |j: usize| {
+            std::array::from_fn(|i| {
+                let product = |row: &Vec<f64>| {
+                    let signed = row.iter().zip(&signs).map(|(x, signs)| x * signs[i]);
+                    row[j] * signed.sum::<f64>()
+                };
+                x.iter().map(product).sum()
+            })
+        };
+        self.sketches.push((0..x[0].len()).map(sketch).collect());
     }
 
     /// Of heads of 16 values, rotated in neighbouring pairs.
@@ -140,7 +154,7 @@ impl Llama {
 #[test]
 fn the_sums_are_those_of_a_forward_pass_that_is_written_again() {
     let engine = engine("llama", 2, None);
-    let mut llama = Llama { file: engine.file().clone(), sums: Vec::new() };
+    let mut llama = Llama { file: engine.file().clone(), sums: Vec::new(), sketches: Vec::new() };
     llama.run();
     let got = collect(&engine, 7, true);
     assert_eq!(got.len(), llama.sums.len());
@@ -149,6 +163,14 @@ fn the_sums_are_those_of_a_forward_pass_that_is_written_again() {
         assert_eq!(got.sums.len(), want.len());
         for (j, (a, b)) in got.sums.iter().zip(want).enumerate() {
             assert!((a / b - 1.0).abs() < 1e-4, "{:?}, column {j}: {a}, not {b}", got.tensors);
+        }
+    }
+    for (got, want) in got.iter().zip(&llama.sketches) {
+        let most = got.sums.iter().fold(0.0f64, |max, sum| max.max(*sum));
+        let (got, want) = (got.sketch.as_flattened(), want.as_flattened());
+        assert_eq!(got.len(), want.len());
+        for (i, (a, b)) in got.iter().zip(want).enumerate() {
+            assert!((f64::from(*a) - b).abs() < 1e-4 * most * 8.0, "value {i}: {a}, not {b}");
         }
     }
     let names: Vec<String> = got.into_iter().flat_map(|input| input.tensors).collect();
@@ -191,7 +213,7 @@ fn collecting_does_not_change_the_logits() {
     for batch in [5, 64] {
         let mut plain = session(&engine, batch);
         let mut collecting = session(&engine, batch);
-        collecting.collect_imatrix(true).unwrap();
+        collecting.collect_imatrix(ImatrixOptions { output: true, sketch: true }).unwrap();
         assert_eq!(plain.prefill(&TOKENS).unwrap(), collecting.prefill(&TOKENS).unwrap());
         assert_eq!(plain.decode(9).unwrap(), collecting.decode(9).unwrap());
         let sums = collecting.take_imatrix().unwrap();

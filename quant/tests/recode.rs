@@ -135,7 +135,10 @@ fn products_become_better() {
         // What no direction has a share in stays: most of the error, of these inputs.
         let alone = Inputs::new(0.0);
         let own = alone.error(&x, &before) / inputs.error(&x, &before);
-        assert!(ratio < own + 0.35 * (1.0 - own), "{ty}: {ratio:.3} of the error, {own:.3} its own");
+        assert!(
+            ratio < own + 0.35 * (1.0 - own),
+            "{ty}: {ratio:.3} of the error, {own:.3} its own"
+        );
     }
 }
 

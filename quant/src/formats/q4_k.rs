@@ -7,8 +7,8 @@ use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16};
 use crate::GgmlType;
 use crate::lanes::Lanes;
 use crate::quantize::lanes::Cpu;
-use crate::quantize::scale_min::ScaleMin;
 use crate::quantize::recode::{Codes, Recode};
+use crate::quantize::scale_min::ScaleMin;
 use crate::quantize::{GROUP, Search};
 
 /// 256 weights in 144 bytes.

@@ -88,10 +88,8 @@ fn errors_of_products_become_smaller_at_the_same_size() {
     let (seen, new) = x.split_at(2048 * columns);
     let imatrix = std::sync::Arc::new(imatrix(&[collected(&[name], seen, columns)]));
     for ty in ["q4_k_m", "q3_k_m", "q4_0", "iq4_xs"] {
-        let options = PlanOptions {
-            imatrix: true,
-            ..PlanOptions::new(FileType::from_name(ty).unwrap())
-        };
+        let options =
+            PlanOptions { imatrix: true, ..PlanOptions::new(FileType::from_name(ty).unwrap()) };
         let plan = Plan::new(&source, &options, &table).unwrap();
         let importance = plan.importance(&source.tensors, &imatrix).unwrap();
         let errors = [None, Some(imatrix.clone())].map(|sketches| {
@@ -175,7 +173,10 @@ fn unused_columns_and_directions_give_feedback_all_the_same() {
     dequantize_row(GgmlType::Q4_0, &out, &mut back).unwrap();
     assert!(back.iter().zip(&values).all(|(a, b)| (a - b).abs() < 0.05));
     // Nothing but zeros says nothing.
-    assert_eq!(imatrix(&[collected(&["w"], &vec![0.0; 1100 * 64], 64)]).feedback("w").unwrap(), None);
+    assert_eq!(
+        imatrix(&[collected(&["w"], &vec![0.0; 1100 * 64], 64)]).feedback("w").unwrap(),
+        None
+    );
 }
 
 #[test]
