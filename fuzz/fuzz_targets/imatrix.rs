@@ -21,6 +21,8 @@ fuzz_target!(|data: &[u8]| {
         assert!(means.is_some_and(|means| means.iter().all(|x| x.is_finite() && *x >= 0.0)));
         assert!(imatrix.importance(name, n + 1).is_err());
         black_box(entry.statistics());
+        // Of what is not a sketch, no more than an error.
+        let _ = black_box(imatrix.feedback(name));
     }
     let mut twice = imatrix.clone();
     if twice.merge(&imatrix).is_ok() {
