@@ -56,9 +56,8 @@ def folder(name, base, change=None, adapter=None):
     """A folder of two layers. `change` is called with the configuration and the tensors."""
     path = DATA / "checkpoints" / base
     config = json.loads((path / "config.json").read_text())
-    if name != "gemma3-27b":
-        config["num_hidden_layers"] = 2
-        config["layer_types"] = config.get("layer_types", [])[:2] or None
+    config["num_hidden_layers"] = 2
+    config["layer_types"] = config.get("layer_types", [])[:2] or None
     parts = [f"{kind}.{i}." for kind in ("layers", "layer") for i in range(2, 64)]
     kept = {k: e for k, e in tensors(path).items() if not any(p in k for p in parts)}
     if change:
@@ -194,12 +193,16 @@ def imatrices():
         shapes = ((".in_sum2", [4, matrices]), (".counts", [1, matrices]))
         return [(name + suffix, shape) for suffix, shape in shapes]
 
+    # Counts, which follow the sums, are large enough for a sketch.
+    first = {"sketch": 3000}
     for name, entries in (("one", entry("blk.0.ffn_down.weight", 1)),
-                          ("experts", entry("blk.0.ffn_up_exps.weight", 3) + entry("q", 1))):
+                          ("experts", entry("blk.0.ffn_up_exps.weight", 3) + entry("q", 1)),
+                          ("sketch", entry("q", 1) + [("q.in_sketch", [64, 4])])):
         info, body = b"", b""
         for tensor, shape in entries:
             info += text(tensor) + struct.pack("<IQQIQ", 2, *shape, 0, len(body))
-            values = struct.pack(f"<{math.prod(shape)}f", *range(1, 1 + math.prod(shape)))
+            start, n = first.get(name, 1), math.prod(shape)
+            values = struct.pack(f"<{n}f", *range(start, start + n))
             body += values + bytes(-len(values) % 32)
         keys = text("general.type") + struct.pack("<I", 8) + text("imatrix")
         keys += text("imatrix.datasets") + struct.pack("<IIQ", 9, 8, 1) + text("a.txt")

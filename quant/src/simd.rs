@@ -125,7 +125,7 @@ pub unsafe trait Simd: Prefetch {
         // SAFETY: the caller's promise.
         unsafe { Self::gather_words(rows, offset) }
     }
-    /// Bits `at..8` of each byte, as its lowest.
+    /// Bits `at..8` of each byte, as its lowest; `at` is 1 to 7.
     #[inline(always)]
     unsafe fn high_bits(a: Self::I, at: i32) -> Self::I {
         // SAFETY: the caller's promise.

@@ -43,7 +43,7 @@ impl Inputs {
     }
 
     fn feedback(&self) -> Feedback {
-        Feedback::new(self.factors.clone(), &self.rest)
+        Feedback::new(self.factors.clone(), self.rest.clone())
     }
 
     /// The mean squares of columns.
@@ -54,17 +54,9 @@ impl Inputs {
 
     /// The mean square of the errors of products.
     fn error(&self, x: &[f32], y: &[f32]) -> f64 {
+        let feedback = self.feedback();
         let of_row = |(x, y): (&[f32], &[f32])| {
-            let mut sums = [0.0; RANK];
-            let mut own = 0.0;
-            for (i, (x, y)) in x.iter().zip(y).enumerate() {
-                let error = f64::from(y - x);
-                own += error * error * f64::from(self.rest[i]);
-                for (sum, u) in sums.iter_mut().zip(&self.factors[i]) {
-                    *sum += error * f64::from(*u);
-                }
-            }
-            own + sums.iter().map(|sum| sum * sum).sum::<f64>()
+            feedback.error(x.iter().zip(y).map(|(x, y)| f64::from(y - x)))
         };
         x.chunks(COLUMNS).zip(y.chunks(COLUMNS)).map(of_row).sum()
     }
@@ -120,6 +112,21 @@ fn every_level_writes_the_same_bytes_and_rows_do_not_mind_each_other() {
             assert!(rows == want, "{ty}: row by row");
         }
     }
+}
+
+#[test]
+fn the_error_is_that_of_the_matrix_written_out() {
+    let inputs = Inputs::new(1.0);
+    let errors: Vec<f64> = weights().into_iter().take(COLUMNS).map(f64::from).collect();
+    let mut want = 0.0;
+    for (i, (a, u)) in errors.iter().zip(&inputs.factors).enumerate() {
+        for (j, (b, v)) in errors.iter().zip(&inputs.factors).enumerate() {
+            let dot: f64 = u.iter().zip(v).map(|(u, v)| f64::from(*u) * f64::from(*v)).sum();
+            want += a * b * (dot + if i == j { f64::from(inputs.rest[i]) } else { 0.0 });
+        }
+    }
+    let got = inputs.feedback().error(errors);
+    assert!((got / want - 1.0).abs() < 1e-9, "{got}, not {want}");
 }
 
 #[test]
@@ -186,7 +193,7 @@ fn sizes_that_do_not_fit_are_refused() {
     };
     let wrong = RowError::Importance { ty, columns: COLUMNS, values: 256 };
     assert_eq!(refused(&[0.0; 256], None, &feedback), wrong);
-    let none = Feedback::new(Vec::new(), &[]);
+    let none = Feedback::new(Vec::new(), Vec::new());
     let wrong = RowError::Importance { ty, columns: 0, values: 256 };
     assert_eq!(refused(&[0.0; 256], None, &none), wrong);
     let wrong = RowError::Size { ty, bytes: 144, values: 512 };

@@ -29,6 +29,8 @@ def matrices(path):
     tensors = json.loads(pathlib.Path(path).read_text())["tensors"]
     layers, heads = collections.Counter(), {}
     for t in tensors:
+        if len(t["shape"]) == 2 and t["type"] not in arm_counts.TYPES:
+            sys.exit(f"{path}: no kernel is counted of {t['type']} ({t['name']})")
         if t["name"] in ("output.weight", "token_embd.weight"):
             heads[t["name"]] = collections.Counter({t["type"]: math.prod(t["shape"])})
         elif len(t["shape"]) == 2:

@@ -119,6 +119,7 @@ unsafe fn unpack<S: Simd, T: Source>(
 /// The sum of a tile's products, less what its codes have too much.
 #[inline(always)]
 unsafe fn less_zero<S: Simd, T: Source>(sum: S::I, total: *const u8) -> S::I {
+    const { assert!(!(S::CENTRED && S::UNSIGNED), "codes less their zero point are signed") };
     if S::CENTRED { sum } else { unsafe { source::less_zero::<S, T>(sum, total) } }
 }
 

@@ -13,7 +13,8 @@ use crate::simd::{MAX_ROWS, Rows, Simd, WORDS};
 pub const STAGE: usize = STAGE_SCALES + 4 * MAX_ROWS * 16;
 const STAGE_SCALES: usize = MAX_ROWS * 256;
 
-/// 32 codes of each row: word `i` has codes `4 i .. 4 i + 4` of each.
+/// 32 codes of each row, as [`Simd::load_codes`] lays them out: in lanes of rows, where word `i` has
+/// codes `4 i .. 4 i + 4` of each, or a register for some of one row's.
 pub type Words<S> = [<S as Simd>::I; WORDS];
 
 /// `f` of each word and its number. (`array::map` is not always inlined, and what is not lacks the
@@ -158,7 +159,9 @@ pub unsafe fn less_zero<S: Simd, T: Source>(sum: S::I, total: *const u8) -> S::I
 }
 
 /// `inner`, the sum of a unit's sub-blocks so far, and `d * isum`. Of the only one of a unit it is the
-/// product itself: rounded once, to the same bits, since an integer is no negative zero.
+/// product itself, rounded once. That can be -0, where the sum with +0 is +0 (`d` may have become zero
+/// where the codes are not); what it is added to begins with +0, and adding either leaves that as it
+/// is.
 ///
 /// # Safety
 /// The CPU has the instructions of `S`.

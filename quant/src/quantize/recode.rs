@@ -28,6 +28,9 @@ use super::{MAX_VALUE, QuantizeFn, Search};
 use crate::formats::{IntBlock, Unit};
 use crate::lanes::Lanes;
 
+/// Rows that are quantized side by side.
+pub const ROWS: usize = LANES;
+
 /// Columns of `U`.
 pub const RANK: usize = 64;
 
@@ -48,7 +51,7 @@ pub trait Recode: Search + IntBlock {
     /// The codes that there are.
     const CODES: Codes;
 
-    /// Sets the codes of all values.
+    /// Sets the codes of all values, of which there are [`LEN`](crate::formats::Block::LEN).
     fn set_codes(&mut self, codes: &[u8]);
 }
 
@@ -57,14 +60,16 @@ pub trait Recode: Search + IntBlock {
 pub struct Feedback {
     /// `u` of each column.
     factors: Vec<[f32; RANK]>,
+    /// What is on the diagonal besides.
+    rest: Vec<f32>,
     /// What the sums of errors are multiplied with to be the error that a column should not have.
     answers: Vec<[f32; RANK]>,
 }
 
 impl Feedback {
     /// From the parts of `H`: `factors` has `u` of each column, `rest` what is on the diagonal
-    /// besides, which is above zero. Columns of which there is no `rest` are left out.
-    pub fn new(factors: Vec<[f32; RANK]>, rest: &[f32]) -> Feedback {
+    /// besides, which is above zero; as many of both.
+    pub fn new(factors: Vec<[f32; RANK]>, rest: Vec<f32>) -> Feedback {
         // The inverse of A, and what is made of each u by it.
         let mut inverse = vec![[0.0f32; RANK]; RANK];
         for (i, row) in inverse.iter_mut().enumerate() {
@@ -72,7 +77,7 @@ impl Feedback {
         }
         let mut answers: Vec<_> = factors
             .iter()
-            .zip(rest)
+            .zip(&rest)
             .rev()
             .map(|(u, rest)| {
                 // With u, the inverse becomes less by z z' / (rest + u' z) (Sherman and Morrison),
@@ -94,7 +99,25 @@ impl Feedback {
             })
             .collect();
         answers.reverse();
-        Feedback { factors, answers }
+        Feedback { factors, rest, answers }
+    }
+
+    /// `e' H e`: the mean square of the error of a product, of the errors of a row of weights.
+    pub fn error(&self, errors: impl IntoIterator<Item = f64>) -> f64 {
+        let (mut own, mut sums) = (0.0, [0.0; RANK]);
+        for ((e, u), rest) in errors.into_iter().zip(&self.factors).zip(&self.rest) {
+            own += e * e * f64::from(*rest);
+            for (sum, u) in sums.iter_mut().zip(u) {
+                *sum += e * f64::from(*u);
+            }
+        }
+        own + sums.iter().map(|sum| sum * sum).sum::<f64>()
+    }
+
+    /// False if a number in it is none, which comes of parts that belong to no `H`.
+    pub fn is_finite(&self) -> bool {
+        let rows = self.factors.iter().chain(&self.answers);
+        rows.flatten().chain(&self.rest).all(|x| x.is_finite())
     }
 
     /// Columns that the matrix has.
@@ -145,6 +168,7 @@ pub fn rows<L: Lanes, B: Recode>(
 /// Chooses the codes of up to 16 rows, each in a lane.
 #[inline(always)]
 fn group<L: Lanes, B: Recode>(cpu: Cpu<L>, x: &[f32], feedback: &Feedback, blocks: &mut [B]) {
+    const { assert!(B::UNIT == B::LEN && B::LEN <= MAX_LEN) };
     let row_blocks = feedback.columns() / B::LEN;
     // The sums of the errors so far.
     let mut sums = [[0.0; LANES]; RANK];

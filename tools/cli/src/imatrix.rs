@@ -17,10 +17,11 @@ use crate::{output, process};
 /// Measures which weights of a model matter most for a text: an importance matrix.
 ///
 /// Quantizers give the columns that are used most the smallest errors, which makes files of 4 bits
-/// and less clearly better; and where the text uses columns together, errors of one are undone by
-/// the others, which makes them better again by as much as two types. The text should be like what
-/// the model will be used for; 50 to 200 chunks are enough. Take the model in full precision, or Q8_0
-/// if that is too large. The file can be used with Siskin and llama.cpp.
+/// and less clearly better. It also holds which columns are used together, by which Siskin lets the
+/// errors of one be undone by others: with 4 bits that leaves about 0.6 of the divergence. The text
+/// should be like what the model will be used for; 50 to 200 chunks are enough. Take the model in full
+/// precision, or Q8_0 if that is too large. The file, 50 MB for a model of 0.5 billion weights, can be
+/// used with Siskin and llama.cpp.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     siskin imatrix -m model-f16.gguf -f text.txt -o imatrix.gguf --chunks 100\n  \
@@ -87,10 +88,15 @@ pub fn main(mut args: ImatrixArgs) -> anyhow::Result<()> {
     let mut imatrix = Imatrix::new(&target, chunk_size);
     inputs.iter().try_for_each(|input| imatrix.merge(input))?;
     if let Some((text, sums)) = collected {
-        imatrix.add_collected(&sums)?;
+        imatrix.add_collected(sums)?;
         // Not the path: where it lies on this machine is nobody's concern.
         let name = text.file_name().unwrap_or_default().to_string_lossy();
         imatrix.datasets.push(name.into_owned());
+    }
+    if args.no_sketch {
+        imatrix.drop_sketches();
+    } else {
+        tell_of_sketches(&imatrix, &inputs);
     }
     imatrix.save(&target)?;
     let (tensors, chunks) = (imatrix.entries().len(), imatrix.chunk_count());
@@ -102,6 +108,23 @@ pub fn main(mut args: ImatrixArgs) -> anyhow::Result<()> {
     }
     let (name, size) = (target.display(), imatrix.chunk_size());
     output::print(&format!("{name}: {tensors} tensors, {chunks} chunks of {size} tokens\n"))
+}
+
+/// Says if columns that are used together stay unknown.
+fn tell_of_sketches(imatrix: &Imatrix, inputs: &[Imatrix]) {
+    let has_none = |input: &&Imatrix| !input.entries().any(|(_, entry)| entry.has_sketch());
+    if let Some(input) = inputs.iter().find(has_none) {
+        output::note(&format!(
+            "{} does not say which columns are used together, so what it is added to does not \
+             either",
+            input.path().display()
+        ));
+    } else if imatrix.n_sketched() == 0 {
+        output::note(
+            "this is too little text to tell which columns are used together: 1024 tokens are the \
+             least",
+        );
+    }
 }
 
 /// Runs the model on the text. Returns the sums, and the tokens of a chunk.
@@ -133,14 +156,14 @@ fn collect(args: &mut ImatrixArgs, text: &Path) -> anyhow::Result<(Vec<InputSums
 
 fn show(path: &Path, json: bool) -> anyhow::Result<()> {
     let imatrix = Imatrix::open(path)?;
-    let statistics = imatrix.entries().map(|(name, entry)| (name, entry.statistics()));
+    let statistics = imatrix.entries().map(|(name, entry)| (name, entry, entry.statistics()));
     if json {
         let tensors: Vec<_> = statistics
-            .map(|(name, s)| {
+            .map(|(name, entry, s)| {
                 serde_json::json!({
                     "name": name, "columns": s.columns, "tokens": s.tokens, "unused": s.unused,
                     "sum": s.sum, "min": s.min, "max": s.max, "stddev": s.stddev,
-                    "active": s.active, "entropy": s.entropy,
+                    "active": s.active, "entropy": s.entropy, "sketch": entry.has_sketch(),
                 })
             })
             .collect();
@@ -162,7 +185,7 @@ fn show(path: &Path, json: bool) -> anyhow::Result<()> {
         "{:width$} {:>8} {:>9} {:>12} {:>12} {:>12} {:>8} {:>8}",
         "tensor", "columns", "tokens", "mean square", "largest", "deviation", "active", "entropy"
     )?;
-    for (name, s) in statistics {
+    for (name, entry, s) in statistics {
         writeln!(
             text,
             "{name:width$} {:8} {:9} {:12.5} {:12.5} {:12.5} {:7.2}% {:7.2}%{}",
@@ -173,10 +196,15 @@ fn show(path: &Path, json: bool) -> anyhow::Result<()> {
             s.stddev,
             100.0 * s.active,
             100.0 * s.entropy,
-            if s.unused > 0 { format!("  {} experts unused", s.unused) } else { String::new() },
+            match (s.unused, entry.has_sketch()) {
+                (0, true) => "  sketch".to_string(),
+                (0, false) => String::new(),
+                (n, _) => format!("  {n} experts unused"),
+            },
         )?;
     }
     text += "\nActive: columns above 0.00001. Entropy: 100% if all columns are used alike; the lower, \
-             the more an importance matrix helps.\n";
+             the more an importance matrix helps. Sketch: it is known which columns are used \
+             together.\n";
     output::print(&text)
 }

@@ -49,8 +49,8 @@ pub struct TypeArgs {
     /// The type of the embeddings.
     #[arg(long, visible_alias = "token-embedding-type", value_name = "TYPE")]
     pub embedding_type: Option<String>,
-    /// An importance matrix (`siskin imatrix` makes one): which columns matter more. The smallest
-    /// types need it (see below), and it makes the others better.
+    /// An importance matrix (`siskin imatrix` makes one): which columns matter more, and which are
+    /// used together. The smallest types need it (see below), and it makes the others much better.
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// Quantize tensors that are quantized already. This loses more than quantizing the original.
@@ -188,7 +188,8 @@ pub fn write(
             let bar = ProgressBar::new(source.tensors().len() as u64)
                 .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tensors measured")?);
             let (importance, threads) = (&importance, args.threads);
-            let budget = Budget { size, importance, keys: &keys, threads };
+            let sketches = imatrix.as_deref();
+            let budget = Budget { size, importance, sketches, keys: &keys, threads };
             let plan = Plan::for_size(source, &plan_options, &budget, &table, &|done, _| {
                 bar.set_position(done as u64);
                 !process::interrupted()
@@ -210,6 +211,12 @@ pub fn write(
     if let Some(imatrix) = &imatrix {
         options.importance = plan.importance(source.tensors(), imatrix)?;
         options.sketches = Some(imatrix.clone());
+        if imatrix.n_sketched() == 0 && plan.types.iter().any(|ty| table.can_recode(*ty)) {
+            output::note(
+                "the importance matrix does not say which columns are used together; one that \
+                 `siskin imatrix` makes of 1024 tokens and more does, and makes a better file",
+            );
+        }
     }
     if args.dry_run {
         return report(source, &plan, &choices, None, args);

@@ -5,6 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{file, json, path, siskin, tiny};
+use siskin::gguf::GgufFile;
 use siskin::{EncodeOptions, Engine, EngineOptions, Session, SessionOptions};
 use siskin_convert::Imatrix;
 
@@ -30,7 +31,7 @@ fn by_hand(model: &str, text: &str, n_ctx: usize, chunks: usize) -> Imatrix {
         let mut session = Session::new(&engine, &SessionOptions::default()).expect("a session");
         session.collect_imatrix(siskin::model::ImatrixOptions::default()).expect("memory");
         session.prefill(chunk).expect("logits");
-        imatrix.add_collected(&session.take_imatrix().expect("sums")).expect("finite sums");
+        imatrix.add_collected(session.take_imatrix().expect("sums")).expect("finite sums");
     }
     imatrix
 }
@@ -128,6 +129,57 @@ fn a_file_is_shown() {
         assert_eq!(shown["name"], name);
         assert_eq!(shown["sum"], entry.statistics().sum);
     }
+}
+
+#[test]
+fn which_columns_are_used_together_is_kept_told_and_left_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (short, model) = (text(folder.path()), tiny("llama"));
+    let long = file(folder.path(), "long.txt", "He thanked the hen in the inn. ".repeat(100));
+    let [a, plain, sum] = ["a.gguf", "plain.gguf", "sum.gguf"].map(|n| path(folder.path(), n));
+    let run = |args: &[&str]| {
+        let ended = siskin(&[&["imatrix"], args, &["-c", "128", "--force"]].concat());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        ended.stderr
+    };
+    let told = |stderr: &str| stderr.contains("used together");
+    let sketched = |path: &str| {
+        let shown = json(&siskin(&["imatrix", "--show", path, "--json"])).remove(0);
+        let tensors = shown["tensors"].as_array().expect("a list").clone();
+        let n = tensors.iter().filter(|tensor| tensor["sketch"] == true).count();
+        let rows = imatrix(&["--show", path]).lines().filter(|l| l.ends_with("sketch")).count();
+        assert_eq!(rows, n);
+        (n, tensors.len())
+    };
+    let collect = |text: &str, out: &str, more: &[&str]| {
+        run(&[&["-m", &model, "-f", text, "-o", out], more].concat())
+    };
+    assert!(told(&collect(&short, &a, &["--chunks", "1"])), "too little text");
+    assert!(!told(&collect(&long, &a, &[])));
+    assert_eq!(sketched(&a), (14, 14));
+    assert!(!told(&collect(&long, &plain, &["--no-sketch"])));
+    assert_eq!(sketched(&plain), (0, 14));
+    assert!(told(&run(&["--in", &a, "--in", &plain, "-o", &sum])));
+    assert_eq!(sketched(&sum), (0, 14));
+    assert!(!told(&run(&["--in", &a, "--in", &a, "-o", &sum])));
+    assert_eq!(sketched(&sum), (14, 14));
+    run(&["--in", &a, "-o", &sum, "--no-sketch"]);
+    assert_eq!(sketched(&sum), (0, 14));
+
+    // A file of the same size, but another.
+    let outs = [&a, &plain].map(|matrix| {
+        let out = path(folder.path(), "out.gguf");
+        let args = ["quantize", &model, &out, "q4_0", "--imatrix", matrix, "--force"];
+        let ended = siskin(&args);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        assert_eq!(told(&ended.stderr), matrix == &plain);
+        let file = GgufFile::open(&out).expect("a file");
+        let bytes = |t| file.tensor_data(t).to_vec();
+        file.tensors().iter().map(bytes).collect::<Vec<_>>()
+    });
+    let [with, without] = outs;
+    assert!(with.iter().map(Vec::len).eq(without.iter().map(Vec::len)));
+    assert!(with != without);
 }
 
 #[test]

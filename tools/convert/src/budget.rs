@@ -3,7 +3,8 @@
 //! Quantizing a tensor adds noise to what it computes. For each tensor and each type that it could
 //! get, the share of noise is measured: rows spread over the tensor are quantized, and the squared
 //! error, each column weighted by the importance matrix where there is one, is taken relative to
-//! the squares of the weights. What a share of noise does to the model's predictions differs from
+//! the squares of the weights; where its sketch says which columns are used together, it is the
+//! error of their products, with the codes that let errors cancel. What a share of noise does to the model's predictions differs from
 //! tensor to tensor: [`sensitivity`] says how much, per role, from measurements. Noise of different
 //! tensors adds up, as independent small errors do, so the expected divergence of a choice is
 //!
@@ -19,12 +20,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use siskin::GgmlType;
 use siskin_quant::formats;
+use siskin_quant::quantize::recode::Feedback;
 use siskin_quant::table::KernelTable;
 
 use crate::mix::{self, Role};
 use crate::plan::{Plan, n_bytes};
 use crate::write::{self, ALIGNMENT, Key};
-use crate::{Error, FileType, Result, Source, TensorDesc};
+use crate::{Error, FileType, Imatrix, Result, Source, TensorDesc};
 
 /// The types that a tensor can get, besides its own, where its rows are whole blocks of them: those
 /// with fast kernels.
@@ -104,6 +106,8 @@ pub struct Budget<'a> {
     pub size: Size,
     /// As in [`WriteOptions`](crate::WriteOptions).
     pub importance: &'a [Option<Vec<f32>>],
+    /// As in [`WriteOptions`](crate::WriteOptions).
+    pub sketches: Option<&'a Imatrix>,
     /// The keys that will be added: they count.
     pub keys: &'a [(String, Key)],
     /// As in [`WriteOptions`](crate::WriteOptions).
@@ -135,7 +139,11 @@ impl Budget<'_> {
             }
             let found = if mix::is_quantized(tensor) && free(tensor) {
                 let importance = self.importance.get(i).and_then(Option::as_deref);
-                Sample::read(source, i, importance)?.candidates(table)?
+                let feedback = match self.sketches {
+                    Some(imatrix) if tensor.shape.len() == 2 => imatrix.feedback(&tensor.name)?,
+                    _ => None,
+                };
+                Sample::read(source, i, importance, feedback)?.candidates(table)?
             } else {
                 let ty = fixed.types[i];
                 vec![Candidate { ty, bytes: padded(tensor, ty), noise: 0.0 }]
@@ -213,6 +221,7 @@ struct Sample<'a> {
     /// The rows of each expert, whose columns have an importance of their own; of other tensors,
     /// all.
     parts: Vec<(Option<&'a [f32]>, Vec<f32>)>,
+    feedback: Option<Feedback>,
 }
 
 impl<'a> Sample<'a> {
@@ -220,6 +229,7 @@ impl<'a> Sample<'a> {
         source: &'a dyn Source,
         index: usize,
         importance: Option<&'a [f32]>,
+        feedback: Option<Feedback>,
     ) -> Result<Sample<'a>> {
         let tensor = &source.tensors()[index];
         let (cols, rows) = (tensor.cols(), tensor.rows());
@@ -238,7 +248,7 @@ impl<'a> Sample<'a> {
                 None => parts.push((importance, row.clone())),
             }
         }
-        Ok(Sample { source, tensor, parts })
+        Ok(Sample { source, tensor, parts, feedback })
     }
 
     /// What each type would cost and lose, from small to large.
@@ -261,13 +271,28 @@ impl<'a> Sample<'a> {
         for (importance, values) in &self.parts {
             let mut bytes = vec![0; ty.row_bytes(values.len()).unwrap_or(0)];
             let mut back = vec![0.0; values.len()];
-            table.quantize(ty, values, *importance, &mut bytes).map_err(wrong)?;
+            match &self.feedback {
+                Some(f) => table.quantize_with_feedback(ty, values, *importance, f, &mut bytes),
+                None => table.quantize(ty, values, *importance, &mut bytes),
+            }
+            .map_err(wrong)?;
             formats::dequantize_row(ty, &bytes, &mut back).map_err(wrong)?;
             for (i, (a, b)) in values.iter().zip(&back).enumerate() {
                 let weight = importance.map_or(1.0, |all| f64::from(all[i % all.len()]));
                 let (a, b) = (f64::from(*a), f64::from(*b));
                 error += weight * (a - b) * (a - b);
                 power += weight * a * a;
+            }
+            if let (Some(feedback), Some(importance)) = (&self.feedback, importance) {
+                // Both relative to the most important column.
+                let most = f64::from(importance.iter().fold(0.0f32, |max, x| max.max(*x)));
+                let columns = feedback.columns();
+                let rows = values.chunks(columns).zip(back.chunks(columns));
+                let of_row = |(values, back): (&[f32], &[f32])| {
+                    let off = |(a, b): (&f32, &f32)| f64::from(*a) - f64::from(*b);
+                    feedback.error(values.iter().zip(back).map(off))
+                };
+                error = most * rows.map(of_row).sum::<f64>();
             }
         }
         Ok(if power > 0.0 { error / power } else { 0.0 })

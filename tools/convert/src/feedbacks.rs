@@ -9,9 +9,6 @@ use siskin_quant::table::KernelTable;
 use crate::plan::Plan;
 use crate::{Imatrix, Result, TensorDesc};
 
-/// Rows that are quantized side by side.
-pub const ROWS: u64 = 16;
-
 /// Computed when the first tensor needs it, dropped after the last.
 pub struct Feedbacks<'a> {
     imatrix: Option<&'a Imatrix>,
@@ -39,12 +36,13 @@ impl<'a> Feedbacks<'a> {
         imatrix: Option<&'a Imatrix>,
     ) -> Self {
         let mut inputs: Vec<Input<'a>> = Vec::new();
+        let names = imatrix.map(Imatrix::sketch_names).unwrap_or_default();
         let mut index_of = BTreeMap::new();
         let mut input = |(tensor, ty): (&TensorDesc, _)| {
             if ty == tensor.ty || !table.can_recode(ty) || tensor.shape.len() != 2 {
                 return None;
             }
-            let name = imatrix?.sketch_of(&tensor.name)?;
+            let name = *names.get(tensor.name.as_str())?;
             let index = *index_of.entry(name).or_insert_with(|| {
                 inputs.push(Input { name, left: 0, computed: None });
                 inputs.len() - 1

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 use siskin::GgmlType;
 use siskin::gguf::{AtomicFile, Builder, Writer, split_name};
+use siskin_quant::quantize::recode::ROWS;
 use siskin_quant::table::KernelTable;
 
-use crate::feedbacks::{Feedbacks, ROWS};
+use crate::feedbacks::Feedbacks;
 use crate::plan::{Plan, is_float, n_bytes};
 use crate::{Error, Imatrix, Result, Source, TensorDesc};
 
@@ -107,7 +108,7 @@ fn slices(tensors: &[TensorDesc], types: &[GgmlType], feedbacks: &Feedbacks<'_>)
         let matrix = desc.shape.get(1).copied().unwrap_or(1);
         let mut step = (SLICE / desc.cols().max(1)).max(1) as u64;
         if feedbacks.wanted(tensor) {
-            step = step.next_multiple_of(ROWS);
+            step = step.next_multiple_of(ROWS as u64);
         }
         let mut start = 0;
         while start < desc.rows() {
@@ -240,9 +241,9 @@ fn not_finite(x: &[f32]) -> Option<usize> {
 ///
 /// `progress` is told how far it is and can end it. Whatever goes wrong, what was at the target
 /// stays, and nothing is left beside it; of several parts the system might still fail to rename the
-/// second, with all of them on the disk, after it has renamed the first. The bytes depend on nothing but the source, the plan, and
-/// the importance and keys of the options; of `table`, all levels of which give the same, only the
-/// time does.
+/// second, with all of them on the disk, after it has renamed the first. The bytes depend on nothing
+/// but the source, the plan, and the importance, sketches and keys of the options; of `table`, all
+/// levels of which give the same, only the time does.
 ///
 /// # Errors
 /// The source cannot be read or has a weight that is no number; the target exists or cannot be

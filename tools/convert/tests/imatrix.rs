@@ -19,7 +19,7 @@ fn sample() -> Imatrix {
         collected(&["blk.0.attn_q.weight", "blk.0.attn_k.weight"], &[1.5, 0.0, 64.0], 16),
         collected(&["blk.0.ffn_down.weight"], &[2.0, 4.0], 16),
     ];
-    imatrix.add_collected(&inputs).unwrap();
+    imatrix.add_collected(inputs).unwrap();
     imatrix.datasets.push("text.txt".to_string());
     imatrix
 }
@@ -132,7 +132,7 @@ fn experts_have_counts_of_their_own_and_1_where_nothing_came_by() {
 fn statistics_tell_even_use_from_uneven() {
     let entropy = |sums: &[f64]| {
         let mut imatrix = Imatrix::new("x", 1);
-        imatrix.add_collected(&[collected(&["w"], sums, 1)]).unwrap();
+        imatrix.add_collected([collected(&["w"], sums, 1)]).unwrap();
         imatrix.entries().next().unwrap().1.statistics().entropy
     };
     assert!((entropy(&[3.0; 8]) - 1.0).abs() < 1e-12);
@@ -170,7 +170,7 @@ fn merging_adds_sums_and_counts() {
     let mut imatrix = sample();
     imatrix.merge(&sample()).unwrap();
     let mut other = Imatrix::new("other", 8);
-    other.add_collected(&[collected(&["output.weight"], &[1.0], 8)]).unwrap();
+    other.add_collected([collected(&["output.weight"], &[1.0], 8)]).unwrap();
     imatrix.merge(&other).unwrap();
     let entries: Vec<_> = imatrix.entries().map(|(name, e)| (name, e.sums(), e.counts())).collect();
     let want: [(&str, &[f32], &[u64]); 4] = [
@@ -184,7 +184,7 @@ fn merging_adds_sums_and_counts() {
     assert_eq!(imatrix.datasets, ["text.txt", "text.txt"]);
 
     let mut other = Imatrix::new("other", 8);
-    other.add_collected(&[collected(&["output.weight"], &[1.0, 2.0], 8)]).unwrap();
+    other.add_collected([collected(&["output.weight"], &[1.0, 2.0], 8)]).unwrap();
     let message = imatrix.merge(&other).unwrap_err().to_string();
     assert!(message.contains("other: tensor output.weight: there are 2 sums, but 1"), "{message}");
 }
@@ -246,7 +246,7 @@ fn what_is_wrong_is_named() {
     }
     let mut imatrix = Imatrix::new("x.gguf", 1);
     let message =
-        imatrix.add_collected(&[collected(&["w"], &[1.0, f64::NAN], 1)]).unwrap_err().to_string();
+        imatrix.add_collected([collected(&["w"], &[1.0, f64::NAN], 1)]).unwrap_err().to_string();
     assert_eq!(message, "x.gguf: tensor w: sum 1 is NaN, not the sum of squares");
 }
 
@@ -261,10 +261,20 @@ fn a_mutated_file_gives_a_result_or_an_error() {
             let means = imatrix.importance(name, entry.sums().len()).unwrap().unwrap();
             assert!(means.iter().all(|x| x.is_finite() && *x >= 0.0));
             entry.statistics();
+            let _ = imatrix.feedback(name);
         }),
         Err(error) => assert!(!error.to_string().is_empty()),
     };
-    for good in [std::fs::read(&path).unwrap(), legacy(&entries, &[])] {
+    let signs = siskin::model::sketch_signs(0);
+    let sketched = gguf(
+        &[
+            ("w.in_sum2", &[1, 1], &[3000.0]),
+            ("w.counts", &[1, 1], &[2000.0]),
+            ("w.in_sketch", &[64, 1], &signs.map(|sign| sign * 3000.0)),
+        ],
+        |_| (),
+    );
+    for good in [std::fs::read(&path).unwrap(), sketched, legacy(&entries, &[])] {
         for at in 0..good.len() {
             for change in [0x01, 0x80, 0xff] {
                 let mut bytes = good.clone();

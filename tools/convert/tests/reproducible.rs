@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use siskin::GgmlType;
 use siskin::model::{InputSums, SKETCH, sketch_signs};
 use siskin_convert::write::write;
-use siskin_convert::{FILE_TYPES, Imatrix, Plan, PlanOptions, WriteOptions};
-use siskin_quant::quantize::recode::Feedback;
+use siskin_convert::{FILE_TYPES, FileType, Imatrix, Plan, PlanOptions, WriteOptions};
 use siskin_quant::table::KernelTable;
 
 use support::{Memory, weights};
@@ -32,8 +32,8 @@ fn importance(n: usize) -> Vec<f32> {
     weights(77, n).iter().map(|x| if *x < -0.04 { 0.0 } else { x * x * x.abs() }).collect()
 }
 
-/// What is known of columns that have these importances and three directions in common.
-fn feedback(importance: &[f32]) -> Feedback {
+/// The input of some tensors, whose columns have these importances and three directions in common.
+fn input(tensors: &[&str], importance: &[f32]) -> InputSums {
     let shares = weights(99, 3 * importance.len());
     let shares = shares.as_chunks::<3>().0;
     let mut projected = [[0.0; SKETCH]; 3];
@@ -42,8 +42,8 @@ fn feedback(importance: &[f32]) -> Feedback {
             sums.iter_mut().zip(sketch_signs(column)).for_each(|(sum, sign)| *sum += share * sign);
         }
     }
-    let mut input =
-        InputSums { tensors: vec!["w".into()], sums: Vec::new(), sketch: Vec::new(), tokens: 5000 };
+    let tensors = tensors.iter().map(|name| name.to_string()).collect();
+    let mut input = InputSums { tensors, sums: Vec::new(), sketch: Vec::new(), tokens: 5000 };
     for (column, (own, share)) in importance.iter().zip(shares).enumerate() {
         let mut row = sketch_signs(column).map(|sign| own * sign);
         for (sums, share) in projected.iter().zip(share) {
@@ -53,9 +53,13 @@ fn feedback(importance: &[f32]) -> Feedback {
         input.sums.push(f64::from(own + shared));
         input.sketch.push(row);
     }
+    input
+}
+
+fn imatrix(inputs: impl IntoIterator<Item = InputSums>) -> Imatrix {
     let mut imatrix = Imatrix::new("imatrix", 512);
-    imatrix.add_collected(&[input]).expect("finite sums");
-    imatrix.feedback("w").expect("a sketch").expect("enough tokens")
+    imatrix.add_collected(inputs).expect("finite sums");
+    imatrix
 }
 
 /// A digest for each type, of rows with and without importance, and one of rows with feedback.
@@ -77,7 +81,8 @@ fn types(table: &KernelTable) -> BTreeMap<String, String> {
         (ty.name().to_string(), hex(&all))
     };
     let mut digests: BTreeMap<_, _> = quantized.clone().map(digest).collect();
-    let feedback = feedback(&importance);
+    let known = imatrix([input(&["w"], &importance)]);
+    let feedback = known.feedback("w").expect("a sketch").expect("enough tokens");
     for ty in quantized.filter(|ty| table.can_recode(*ty)) {
         let mut out = vec![0; ty.row_bytes(values.len()).expect("whole blocks")];
         let importance = Some(&importance[..]);
@@ -105,7 +110,36 @@ fn files(table: &KernelTable, threads: usize) -> BTreeMap<String, String> {
         write(&source, &plan, table, &out, &to, go_on).expect("written");
         Some((format!("file {}", file_type.name), hex(&fs::read(out).expect("a file"))))
     };
-    FILE_TYPES.iter().filter_map(digest).collect()
+    let mut files: BTreeMap<_, _> = FILE_TYPES.iter().filter_map(digest).collect();
+
+    // Queries and values have their input in common.
+    let [wide, narrow] = [256, 96].map(importance);
+    let of_layer = |l| {
+        let [q, v, up, down] =
+            ["attn_q", "attn_v", "ffn_up", "ffn_down"].map(|part| format!("blk.{l}.{part}.weight"));
+        [input(&[&q, &v], &wide), input(&[&up], &wide), input(&[&down], &narrow)]
+    };
+    let sketches = Arc::new(imatrix((0..2).flat_map(of_layer)));
+    for name in ["q4_0", "q2_k", "q3_k_m", "q4_k_m", "q6_k", "iq4_xs"] {
+        let file_type = FileType::from_name(name).expect("a file type");
+        let options = PlanOptions { imatrix: true, ..PlanOptions::new(file_type) };
+        let plan = Plan::new(&source, &options, table).expect("a plan");
+        let importance = plan.importance(&source.tensors, &sketches).expect("all of them");
+        let out = folder.path().join("sketched");
+        let sketches = Some(sketches.clone());
+        let to = WriteOptions {
+            threads: Some(threads),
+            importance,
+            sketches,
+            overwrite: true,
+            ..WriteOptions::default()
+        };
+        let go_on = &mut |_: siskin_convert::Progress<'_>| ControlFlow::Continue(());
+        write(&source, &plan, table, &out, &to, go_on).expect("written");
+        let digest = hex(&fs::read(out).expect("a file"));
+        files.insert(format!("file {name} with sketches"), digest);
+    }
+    files
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn collected(tensors: &[&str], x: &[f32], columns: usize) -> InputSums {
     InputSums { tensors, sums, sketch, tokens: (x.len() / columns) as u64 }
 }
 
-fn imatrix(inputs: &[InputSums]) -> Imatrix {
+fn imatrix<const N: usize>(inputs: [InputSums; N]) -> Imatrix {
     let mut imatrix = Imatrix::new("imatrix", 512);
     imatrix.add_collected(inputs).unwrap();
     imatrix
@@ -86,7 +86,7 @@ fn errors_of_products_become_smaller_at_the_same_size() {
     // Measured with one text, tried with another.
     let x = inputs(4096, columns);
     let (seen, new) = x.split_at(2048 * columns);
-    let imatrix = std::sync::Arc::new(imatrix(&[collected(&[name], seen, columns)]));
+    let imatrix = std::sync::Arc::new(imatrix([collected(&[name], seen, columns)]));
     for ty in ["q4_k_m", "q3_k_m", "q4_0", "iq4_xs"] {
         let options =
             PlanOptions { imatrix: true, ..PlanOptions::new(FileType::from_name(ty).unwrap()) };
@@ -113,7 +113,7 @@ fn a_sketch_is_written_once_for_each_input_and_read_for_all_its_tensors() {
     let x = inputs(1500, 32);
     let first = collected(&["blk.0.attn_q.weight", "blk.0.attn_k.weight"], &x[..1200 * 32], 32);
     let second = collected(&["blk.0.ffn_down.weight"], &x[100 * 32..], 32);
-    let imatrix = imatrix(&[first, second]);
+    let imatrix = imatrix([first, second]);
     imatrix.save(&paths[0]).unwrap();
     let sketches = |path| tensors(path).into_iter().filter(|t| t.ends_with(".in_sketch"));
     let written: Vec<_> = sketches(&paths[0]).collect();
@@ -132,7 +132,7 @@ fn a_sketch_is_written_once_for_each_input_and_read_for_all_its_tensors() {
 #[test]
 fn sketches_add_up_and_are_gone_where_one_has_none() {
     let x = inputs(2000, 32);
-    let part = |x| imatrix(&[collected(&["w"], x, 32)]);
+    let part = |x| imatrix([collected(&["w"], x, 32)]);
     let (mut a, b) = (part(&x[..900 * 32]), part(&x[900 * 32..]));
     assert_eq!(a.feedback("w").unwrap(), None, "too few tokens");
     a.merge(&b).unwrap();
@@ -150,7 +150,7 @@ fn sketches_add_up_and_are_gone_where_one_has_none() {
 
     let mut without = collected(&["w"], &x, 32);
     without.sketch.clear();
-    a.merge(&imatrix(&[without])).unwrap();
+    a.merge(&imatrix([without])).unwrap();
     assert!(a.entries().all(|(_, entry)| !entry.has_sketch()));
     assert_eq!(a.feedback("w").unwrap(), None);
 }
@@ -163,7 +163,7 @@ fn unused_columns_and_directions_give_feedback_all_the_same() {
             *x = 0.0;
         }
     });
-    let source = imatrix(&[collected(&["w"], &x, 64)]);
+    let source = imatrix([collected(&["w"], &x, 64)]);
     let feedback = source.feedback("w").unwrap().unwrap();
     let table = KernelTable::detect().unwrap();
     let values = weights(1, 3 * 64);
@@ -174,7 +174,7 @@ fn unused_columns_and_directions_give_feedback_all_the_same() {
     assert!(back.iter().zip(&values).all(|(a, b)| (a - b).abs() < 0.05));
     // Nothing but zeros says nothing.
     assert_eq!(
-        imatrix(&[collected(&["w"], &vec![0.0; 1100 * 64], 64)]).feedback("w").unwrap(),
+        imatrix([collected(&["w"], &vec![0.0; 1100 * 64], 64)]).feedback("w").unwrap(),
         None
     );
 }
@@ -207,8 +207,9 @@ fn what_is_wrong_with_a_sketch_is_named() {
     let imatrix = read("w.in_sketch", &[64, 2], f32, &broken).unwrap();
     let message = imatrix.feedback("w").unwrap_err().to_string();
     assert!(message.contains("tensor w: value 70 of its sketch is NaN"), "{message}");
-    // Numbers that no sketch has: an answer, and codes that are codes.
-    let absurd: Vec<f32> = (0..128).map(|i| if i % 3 == 0 { -3e38 } else { 2e38 }).collect();
+    // Numbers that no sketch of these sums has.
+    let absurd: Vec<f32> = (0..128).map(|i| sketch_signs(i / 64)[i % 64] * 3e38).collect();
     let imatrix = read("w.in_sketch", &[64, 2], f32, &absurd).unwrap();
-    imatrix.feedback("w").unwrap();
+    let message = imatrix.feedback("w").unwrap_err().to_string();
+    assert!(message.contains("tensor w: its sketch is not of these sums: column 0"), "{message}");
 }

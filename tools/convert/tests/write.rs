@@ -298,7 +298,7 @@ fn another_alignment_of_the_source_is_not_kept() {
     writer.commit().expect("written");
     let source = GgufSource::open(&first).expect("a source");
     let size = Size::Bytes(1400);
-    let budget = Budget { size, importance: &[], keys: &[], threads: Some(1) };
+    let budget = Budget { size, importance: &[], sketches: None, keys: &[], threads: Some(1) };
     let (plan, _) =
         Plan::for_size(&source, &options("f32"), &budget, &table(), &|_, _| true).expect("a plan");
     write(&source, &plan, &table(), &out, &WriteOptions::default(), &mut go_on).expect("written");

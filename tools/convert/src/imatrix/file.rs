@@ -9,7 +9,7 @@
 //! the values, which are mean squares times the number of chunks; at the end, in newer files, the
 //! number of chunks, the length of the dataset's path and the path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,10 +71,9 @@ impl Imatrix {
             builder.tensor(&format!("{name}{SUMS}"), GgmlType::F32, &[sums / counts, counts])?;
             builder.tensor(&format!("{name}{COUNTS}"), GgmlType::F32, &[1, counts])?;
         }
-        let sketched = self.sketched();
-        for (name, _) in &sketched {
-            let columns = self.entries[*name].sums.len() as u64;
-            let shape = [SKETCH as u64, columns];
+        let firsts: BTreeSet<&str> = self.sketch_names().into_values().collect();
+        for name in &firsts {
+            let shape = [SKETCH as u64, self.entries[*name].sums.len() as u64];
             builder.tensor(&format!("{name}{SKETCH_ROWS}"), GgmlType::F32, &shape)?;
         }
         let mut writer = builder.create(path)?;
@@ -83,9 +82,11 @@ impl Imatrix {
             writer.write(&little_endian(entry.sums.iter().copied()))?;
             writer.write(&little_endian(counts))?;
         }
-        for (name, sketch) in sketched {
-            let rows = sketch.rows().map_err(|reason| self.wrong(name, reason))?;
-            writer.write(&little_endian(rows.as_flattened().iter().copied()))?;
+        for name in firsts {
+            if let Some(sketch) = &self.entries[name].sketch {
+                let rows = sketch.rows().map_err(|reason| self.wrong(name, reason))?;
+                writer.write(&little_endian(rows.as_flattened().iter().copied()))?;
+            }
         }
         Ok(writer.commit()?)
     }
@@ -162,6 +163,10 @@ fn read_gguf(file: GgufFile) -> Result<Imatrix> {
         let counts = parsed.map_err(|reason| Error::tensor(path, &counts.name, reason))?;
         imatrix.add_entry(name, sums, counts, None)?;
     }
+    let mut alike: HashMap<u64, Vec<String>> = HashMap::new();
+    for (name, entry) in imatrix.entries() {
+        alike.entry(entry.input_hash()).or_default().push(name.to_string());
+    }
     for (name, index) in sketches {
         let tensor = &file.tensors()[index];
         let wrong = |reason: &str| Error::tensor(path, &tensor.name, reason);
@@ -170,9 +175,16 @@ fn read_gguf(file: GgufFile) -> Result<Imatrix> {
             let reason = format!("it is not F32 of {SKETCH} times {} values", entry.sums.len());
             return Err(wrong(&reason));
         }
+        if entry.has_sketch() {
+            return Err(wrong("there is another sketch of its input"));
+        }
         let input = entry.clone();
-        for entry in imatrix.entries.values_mut().filter(|entry| entry.same_input(&input)) {
-            entry.sketch = Some(Sketch::InFile(file.clone(), index));
+        for name in alike.get(&input.input_hash()).into_iter().flatten() {
+            if let Some(entry) = imatrix.entries.get_mut(name)
+                && entry.same_input(&input)
+            {
+                entry.sketch = Some(Sketch::InFile(file.clone(), index));
+            }
         }
     }
     if imatrix.entries.is_empty() {

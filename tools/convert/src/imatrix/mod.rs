@@ -8,7 +8,8 @@ mod file;
 mod sketch;
 mod statistics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,7 +76,16 @@ impl Entry {
         self.counts == other.counts && self.sums == other.sums
     }
 
-    /// Adds another's. Of sketches, only if both have one. One count stands for all matrices where the other has more.
+    /// The same for entries of the same input.
+    fn input_hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.counts.hash(&mut hasher);
+        // Zero is equal to minus zero.
+        self.sums.iter().for_each(|sum| (sum + 0.0).to_bits().hash(&mut hasher));
+        hasher.finish()
+    }
+
+    /// Adds another's, but not its sketch. One count stands for all matrices where the other has more.
     fn add(&mut self, other: &Entry) -> Result<(), String> {
         let (a, b) = (self.sums.len(), other.sums.len());
         if a != b {
@@ -89,12 +99,7 @@ impl Entry {
         let n = a.max(b);
         let all = |counts: &[u64]| counts.iter().copied().cycle().take(n).collect::<Vec<_>>();
         let counts = all(&self.counts).into_iter().zip(all(&other.counts));
-        let sketch = match (&self.sketch, &other.sketch) {
-            (Some(a), Some(b)) => Some(a.add(b)?),
-            _ => None,
-        };
         *self = Entry::new(sums, counts.map(|(a, b)| a.saturating_add(b)).collect())?;
-        self.sketch = sketch;
         Ok(())
     }
 }
@@ -187,56 +192,77 @@ impl Imatrix {
         sketch.feedback(&entry.sums, *tokens).map_err(|reason| self.wrong(name, reason))
     }
 
-    /// The first tensor by name with the same input as `name`, if there is a sketch of that.
-    pub(crate) fn sketch_of(&self, name: &str) -> Option<&str> {
-        let entry = self.entries.get(name).filter(|entry| entry.has_sketch())?;
-        let same = |other: &Entry| other.has_sketch() && other.same_input(entry);
-        self.entries().find(|(_, other)| same(other)).map(|(name, _)| name)
+    /// How many tensors there are of whose input there is a sketch of enough text.
+    pub fn n_sketched(&self) -> usize {
+        let enough = |e: &&Entry| e.has_sketch() && e.counts[0] >= sketch::MIN_TOKENS;
+        self.entries.values().filter(enough).count()
     }
 
-    /// The entries that have a sketch of their own, the first by name of those of the same input.
-    fn sketched(&self) -> Vec<(&str, &Sketch)> {
-        let mut inputs: Vec<(&str, &Entry, &Sketch)> = Vec::new();
-        for (name, entry) in &self.entries {
-            if let Some(sketch) = &entry.sketch
-                && !inputs.iter().any(|(_, other, _)| entry.same_input(other))
-            {
-                inputs.push((name, entry, sketch));
+    /// Forgets which columns are used together.
+    pub fn drop_sketches(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.sketch = None);
+    }
+
+    /// Of each tensor with a sketch, the first by name of those with the same input.
+    pub(crate) fn sketch_names(&self) -> BTreeMap<&str, &str> {
+        let mut inputs: HashMap<u64, Vec<(&str, &Entry)>> = HashMap::new();
+        let mut names = BTreeMap::new();
+        for (name, entry) in self.entries().filter(|(_, entry)| entry.has_sketch()) {
+            let alike = inputs.entry(entry.input_hash()).or_default();
+            let first = alike.iter().find(|(_, other)| other.same_input(entry));
+            let first = first.map_or(name, |(first, _)| first);
+            if first == name {
+                alike.push((name, entry));
             }
+            names.insert(name, first);
         }
-        inputs.into_iter().map(|(name, _, sketch)| (name, sketch)).collect()
+        names
     }
 
     /// Adds what a session collected.
     ///
     /// # Errors
     /// [`Error::Tensor`] for a sum that is infinite or NaN, or does not fit what is there.
-    pub fn add_collected(&mut self, inputs: &[InputSums]) -> Result<()> {
-        for input in inputs {
-            let sums: Vec<f32> = input.sums.iter().map(|sum| *sum as f32).collect();
-            let held = || Sketch::Held(Arc::new(input.sketch.clone()));
-            let sketch = (!input.sketch.is_empty()).then(held);
-            for name in &input.tensors {
-                self.add_entry(name, sums.clone(), vec![input.tokens], sketch.clone())?;
+    pub fn add_collected(&mut self, inputs: impl IntoIterator<Item = InputSums>) -> Result<()> {
+        let mut collected = Imatrix::new(&self.path, self.chunk_size);
+        for InputSums { tensors, sums, sketch, tokens } in inputs {
+            let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
+            let sketch = (!sketch.is_empty()).then(|| Sketch::Held(Arc::new(sketch)));
+            for name in &tensors {
+                let sketch = sketch.clone();
+                collected.add_entry(name, sums.clone(), vec![tokens], sketch)?;
             }
         }
-        Ok(())
+        self.merge(&collected)
     }
 
-    /// Adds the sums, counts and datasets of another.
+    /// Adds the sums, counts and datasets of another, and its sketches: a tensor keeps one if both
+    /// have one.
     ///
     /// # Errors
     /// [`Error::Tensor`], with the other's path, for an entry that does not fit what is there.
     pub fn merge(&mut self, other: &Imatrix) -> Result<()> {
+        // What tensors of the same input have in common is added once.
+        let mut added: Vec<[Sketch; 3]> = Vec::new();
         for (name, entry) in &other.entries {
-            let added = match self.entries.get_mut(name) {
-                Some(own) => own.add(entry),
-                None => {
-                    self.entries.insert(name.clone(), entry.clone());
-                    Ok(())
-                }
+            let Some(own) = self.entries.get_mut(name) else {
+                self.entries.insert(name.clone(), entry.clone());
+                continue;
             };
-            added.map_err(|reason| other.wrong(name, reason))?;
+            let wrong = |reason| other.wrong(name, reason);
+            let sketches = own.sketch.take().zip(entry.sketch.as_ref());
+            own.add(entry).map_err(wrong)?;
+            if let Some((a, b)) = sketches {
+                let known = added.iter().find(|[x, y, _]| x.is(&a) && y.is(b));
+                own.sketch = Some(match known {
+                    Some([.., sum]) => sum.clone(),
+                    None => {
+                        let sum = a.add(b).map_err(wrong)?;
+                        added.push([a, b.clone(), sum.clone()]);
+                        sum
+                    }
+                });
+            }
         }
         self.datasets.extend_from_slice(&other.datasets);
         Ok(())
@@ -249,15 +275,11 @@ impl Imatrix {
         counts: Vec<u64>,
         sketch: Option<Sketch>,
     ) -> Result<()> {
-        let entry = Entry::new(sums, counts).map(|entry| Entry { sketch, ..entry });
-        let added = entry.and_then(|entry| match self.entries.get_mut(name) {
-            Some(own) => own.add(&entry),
-            None => {
-                self.entries.insert(name.to_string(), entry);
-                Ok(())
-            }
-        });
-        added.map_err(|reason| self.wrong(name, reason))
+        let entry = Entry::new(sums, counts).map_err(|reason| self.wrong(name, reason))?;
+        if self.entries.insert(name.to_string(), Entry { sketch, ..entry }).is_some() {
+            return Err(self.wrong(name, "it is there twice"));
+        }
+        Ok(())
     }
 
     fn wrong(&self, name: &str, reason: impl Into<String>) -> Error {

@@ -20,11 +20,13 @@ use siskin_quant::quantize::recode::Feedback;
 use super::file;
 
 /// Fewer tokens than this say little about directions.
-const MIN_TOKENS: u64 = 1024;
+pub(super) const MIN_TOKENS: u64 = 1024;
 /// At least so much of a column's mean square is taken to be its own, in no direction.
 const MIN_REST: f32 = 0.05;
 /// The least mean square of a column beside the greatest.
 const MIN_OWN: f32 = 1e-9;
+/// By how much rounding can make a column's share in the directions larger than it is.
+const MAX_ROUNDING: f32 = 1e-3;
 /// Directions that are less than this beside the others are rounding.
 const MIN_PIVOT: f64 = 1e-7;
 
@@ -58,9 +60,18 @@ impl Sketch {
         }
     }
 
+    /// True if both are the same place: not only the same numbers.
+    pub(super) fn is(&self, other: &Sketch) -> bool {
+        match (self, other) {
+            (Sketch::Held(a), Sketch::Held(b)) => Arc::ptr_eq(a, b),
+            (Sketch::InFile(a, i), Sketch::InFile(b, j)) => Arc::ptr_eq(a, b) && i == j,
+            _ => false,
+        }
+    }
+
     /// Its sum with another.
     pub(super) fn add(&self, other: &Sketch) -> Result<Sketch, String> {
-        let (mut sum, other) = (self.rows()?.to_vec(), other.rows()?);
+        let (mut sum, other) = (Arc::unwrap_or_clone(self.rows()?), other.rows()?);
         if sum.len() != other.len() {
             return Err(format!("sketches of {} and {} columns", sum.len(), other.len()));
         }
@@ -82,7 +93,7 @@ impl Sketch {
             return Err(format!("value {at} of its sketch is {}", values[at]));
         }
         let largest = sums.iter().fold(0.0f32, |max, sum| max.max(*sum));
-        if tokens < MIN_TOKENS || largest <= 0.0 {
+        if tokens < MIN_TOKENS || largest < f32::MIN_POSITIVE {
             return Ok(None);
         }
         let factor = Factor::of(&rows);
@@ -90,16 +101,21 @@ impl Sketch {
         let (root, scale) = (f64::from(largest).sqrt().recip(), largest.recip());
         let factors: Rows =
             rows.iter().map(|row| factor.solve(row).map(|u| (u * root) as f32)).collect();
-        let rest: Vec<f32> = sums
-            .iter()
-            .zip(&factors)
-            .map(|(sum, u)| {
-                let own = (sum * scale).max(MIN_OWN);
-                let shared: f32 = u.iter().map(|u| u * u).sum();
-                (own - shared).max(MIN_REST * own)
-            })
-            .collect();
-        Ok(Some(Feedback::new(factors, &rest)))
+        let mut rest = Vec::with_capacity(sums.len());
+        for (column, (sum, u)) in sums.iter().zip(&factors).enumerate() {
+            let own = (sum * scale).max(MIN_OWN);
+            let shared: f32 = u.iter().map(|u| u * u).sum();
+            // More is not possible, but for rounding.
+            if shared.is_nan() || shared > 2.0 * own + MAX_ROUNDING {
+                return Err(format!("its sketch is not of these sums: column {column}"));
+            }
+            rest.push((own - shared).max(MIN_REST * own));
+        }
+        let feedback = Feedback::new(factors, rest);
+        match feedback.is_finite() {
+            true => Ok(Some(feedback)),
+            false => Err("its sketch is that of no inputs".to_string()),
+        }
     }
 }
 
