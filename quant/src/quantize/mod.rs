@@ -2,7 +2,7 @@
 //! value weighted by how much it matters.
 //!
 //! A format implements [`Search`], in one body of safe code over fixed arrays, and has a row in
-//! `for_each_search!`. Each level compiles the bodies for its instructions; the bits are the same
+//! `for_each_search!` or `for_each_recode!`. Each level compiles the bodies for its instructions; the bits are the same
 //! at every level, since a body works on 16 sub-blocks side by side (a lane is a sub-block, never
 //! a part of one), and nothing is fused, reassociated or taken from a mathematical library.
 
@@ -136,38 +136,8 @@ fn relative(weights: &mut [f32]) {
     }
 }
 
-/// The formats that implement [`Search`]: calls `$then! { [args] (Q4_0, BlockQ4_0) ... }`.
-macro_rules! for_each_search {
-    ($then:path [$($args:tt)*]) => {
-        $then! { [$($args)*]
-            (Q4_0, BlockQ4_0)
-            (Q4_1, BlockQ4_1)
-            (Q5_0, BlockQ5_0)
-            (Q5_1, BlockQ5_1)
-            (Q8_0, BlockQ8_0)
-            (Q2_K, BlockQ2K)
-            (Q3_K, BlockQ3K)
-            (Q4_K, BlockQ4K)
-            (Q5_K, BlockQ5K)
-            (Q6_K, BlockQ6K)
-            (IQ1_S, BlockIQ1S)
-            (IQ1_M, BlockIQ1M)
-            (IQ2_XXS, BlockIQ2XXS)
-            (IQ2_XS, BlockIQ2XS)
-            (IQ2_S, BlockIQ2S)
-            (IQ3_XXS, BlockIQ3XXS)
-            (IQ3_S, BlockIQ3S)
-            (IQ4_NL, BlockIQ4NL)
-            (IQ4_XS, BlockIQ4XS)
-            (TQ1_0, BlockTQ1_0)
-            (TQ2_0, BlockTQ2_0)
-            (MXFP4, BlockMXFP4)
-        }
-    };
-}
-pub(crate) use for_each_search;
-
-/// The same for those that implement [`Recode`](recode::Recode).
+/// The formats that implement [`Recode`](recode::Recode), and so [`Search`]: calls
+/// `$then! { [args] (Q4_0, BlockQ4_0) ... }`.
 macro_rules! for_each_recode {
     ($then:path [$($args:tt)*]) => {
         $then! { [$($args)*]
@@ -186,6 +156,26 @@ macro_rules! for_each_recode {
     };
 }
 pub(crate) use for_each_recode;
+
+/// The same for those that implement [`Search`] alone.
+macro_rules! for_each_search {
+    ($then:path [$($args:tt)*]) => {
+        $then! { [$($args)*]
+            (Q8_0, BlockQ8_0)
+            (IQ1_S, BlockIQ1S)
+            (IQ1_M, BlockIQ1M)
+            (IQ2_XXS, BlockIQ2XXS)
+            (IQ2_XS, BlockIQ2XS)
+            (IQ2_S, BlockIQ2S)
+            (IQ3_XXS, BlockIQ3XXS)
+            (IQ3_S, BlockIQ3S)
+            (TQ1_0, BlockTQ1_0)
+            (TQ2_0, BlockTQ2_0)
+            (MXFP4, BlockMXFP4)
+        }
+    };
+}
+pub(crate) use for_each_search;
 
 macro_rules! install_recode {
     ([$table:ident, $recode:ident] $( ($variant:ident, $block:ident) )*) => {
@@ -239,6 +229,9 @@ macro_rules! instantiate_quantize {
             /// Installs the quantizers.
             pub fn install(table: &mut KernelTable) {
                 $crate::quantize::for_each_search! {
+                    $crate::quantize::install_search [table, quantize]
+                }
+                $crate::quantize::for_each_recode! {
                     $crate::quantize::install_search [table, quantize]
                 }
                 $crate::quantize::for_each_recode! {
