@@ -2,9 +2,10 @@
 //! value weighted by how much it matters.
 //!
 //! A format implements [`Search`], in one body of safe code over fixed arrays, and has a row in
-//! `for_each_search!` or `for_each_recode!`. Each level compiles the bodies for its instructions; the bits are the same
-//! at every level, since a body works on 16 sub-blocks side by side (a lane is a sub-block, never
-//! a part of one), and nothing is fused, reassociated or taken from a mathematical library.
+//! `for_each_search!` or `for_each_recode!`. Each level compiles the bodies for its instructions;
+//! the bits are the same at every level, since a body works on 16 sub-blocks side by side (a lane is
+//! a sub-block, never a part of one), and nothing is fused, reassociated or taken from a mathematical
+//! library.
 
 pub mod affine;
 pub mod centred;

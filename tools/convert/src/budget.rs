@@ -4,9 +4,10 @@
 //! get, the share of noise is measured: rows spread over the tensor are quantized, and the squared
 //! error, each column weighted by the importance matrix where there is one, is taken relative to
 //! the squares of the weights; where its sketch says which columns are used together, it is the
-//! error of their products, with the codes that let errors cancel. What a share of noise does to the model's predictions differs from
-//! tensor to tensor: [`sensitivity`] says how much, per role, from measurements. Noise of different
-//! tensors adds up, as independent small errors do, so the expected divergence of a choice is
+//! error of their products, with the codes that let errors cancel. What a share of noise does to the
+//! model's predictions differs from tensor to tensor: [`sensitivity`] says how much, per role, from
+//! measurements. Noise of different tensors adds up, as independent small errors do, so the expected
+//! divergence of a choice is
 //!
 //! ```text
 //! sum over tensors of sensitivity(tensor) * noise(tensor, type)

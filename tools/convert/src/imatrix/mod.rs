@@ -85,7 +85,8 @@ impl Entry {
         hasher.finish()
     }
 
-    /// Adds another's, but not its sketch. One count stands for all matrices where the other has more.
+    /// Adds another's, but not its sketch. One count stands for all matrices where the other has
+    /// more.
     fn add(&mut self, other: &Entry) -> Result<(), String> {
         let (a, b) = (self.sums.len(), other.sums.len());
         if a != b {
