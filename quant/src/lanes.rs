@@ -13,6 +13,18 @@ pub trait Prefetch: Copy + Debug + Send + Sync + 'static {
     /// Asks for the cache line at `p`, into the second-level cache: the first level can wait for too
     /// few lines at a time to reach the speed of memory. Any address will do.
     fn prefetch(p: *const u8);
+
+    /// Lines that are asked for once are asked for again a little later. A CPU that computes faster than
+    /// its memory reads drops requests; what was dropped would be waited for when it is used.
+    const AGAIN: bool = false;
+
+    /// `p`, in such a way that what is asked for at it afterwards stays between the computations before
+    /// and those after: the compiler gathers requests in one place if it can. Costs some of its
+    /// freedom, which is worth it where computing is not what takes the time.
+    #[inline(always)]
+    fn here(p: *const u8) -> *const u8 {
+        p
+    }
 }
 
 /// Sixteen lanes as some instruction set holds them.

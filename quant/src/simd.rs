@@ -24,10 +24,11 @@ pub const MAX_ROWS: usize = 16;
 
 /// Where the rows of a register are: equally far apart, so that a kernel needs few addresses. (As an
 /// array of pointers they did not fit the general registers, and every load of weights came with
-/// one of its address.)
+/// one of its address; as one address and a stride, with one of a multiple of the stride.)
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
-    base: *const u8,
+    /// Every fourth row.
+    fourth: [*const u8; MAX_ROWS / 4],
     stride: usize,
 }
 
@@ -35,19 +36,19 @@ impl Rows {
     /// Rows `stride` bytes apart, the first at `base`.
     #[inline(always)]
     pub fn new(base: *const u8, stride: usize) -> Rows {
-        Rows { base, stride }
+        Rows { fourth: std::array::from_fn(|i| base.wrapping_add(4 * i * stride)), stride }
     }
 
     /// The address of row `r`.
     #[inline(always)]
     pub fn row(self, r: usize) -> *const u8 {
-        self.base.wrapping_add(r * self.stride)
+        self.fourth[r / 4].wrapping_add(r % 4 * self.stride)
     }
 
     /// Places `bytes` further on in each row.
     #[inline(always)]
     pub fn skip(self, bytes: usize) -> Rows {
-        Rows { base: self.base.wrapping_add(bytes), ..self }
+        Rows { fourth: self.fourth.map(|row| row.wrapping_add(bytes)), ..self }
     }
 }
 
@@ -131,21 +132,23 @@ pub unsafe trait Simd: Prefetch {
         // SAFETY: the caller's promise.
         unsafe { Self::and_i(Self::shr_i(a, at), Self::splat_i(0x0101_0101 * (0xff >> at))) }
     }
-    /// Bits `i` of the word of 32 bits at `offset` bytes of each row, as bit 4 of the row's codes `i`.
+    /// The two words of 32 bits at `offset` bytes of each row.
     #[inline(always)]
-    unsafe fn fifth_bits(rows: Rows, offset: usize) -> [Self::I; WORDS] {
+    unsafe fn gather_two(rows: Rows, offset: usize) -> [Self::I; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [Self::gather_word(rows, offset), Self::gather_word(rows, offset + 4)] }
+    }
+    /// Codes of 4 bits in bytes, with bit `i` of the word of 32 bits at `offset` bytes of each row above
+    /// those of the row's code `i`. `offset` is 2 or 4, and rows begin with something else.
+    unsafe fn add_fifth_bits(low: [Self::I; WORDS], rows: Rows, offset: usize) -> [Self::I; WORDS];
+    /// The word at `offset` of each row, 2 or 4, by the same loads as [`gather_two`](Self::gather_two)
+    /// of the rows' beginning.
+    #[inline(always)]
+    unsafe fn second_word(rows: Rows, offset: usize) -> Self::I {
         // SAFETY: the caller's promise.
         unsafe {
-            let word = Self::gather_word(rows, offset);
-            let mut bits = [word; WORDS];
-            for (i, bits) in bits.iter_mut().enumerate() {
-                let four = Self::and_i(Self::shr_i(word, 4 * i as i32), Self::splat_i(15));
-                // Bit `b` goes to bit 8 b + 4: the factor has bits 4, 11, 18 and 25, and no two
-                // products of bits meet.
-                let spread = Self::mul_i(four, Self::splat_i(0x0204_0810));
-                *bits = Self::and_i(spread, Self::splat_i(0x1010_1010));
-            }
-            bits
+            let [a, b] = Self::gather_two(rows, 0);
+            if offset == 4 { b } else { Self::or_i(Self::shr_i(a, 16), Self::shl_i(b, 16)) }
         }
     }
 

@@ -9,7 +9,7 @@ use wide::{i16x16, i32x8};
 use crate::features::CpuFeatures;
 use crate::generic::instantiate_gemm;
 use crate::lanes::Portable;
-use crate::simd::{Rows, Simd, WordDot};
+use crate::simd::{Rows, Simd, WORDS, WordDot};
 use crate::table::Level;
 
 /// The level above scalar.
@@ -126,6 +126,22 @@ unsafe impl Simd for Portable {
     unsafe fn gather_word(rows: Rows, offset: usize) -> [i32; 8] {
         let word = |p: *const u8| unsafe { i32::from_le(p.cast::<i32>().read_unaligned()) };
         std::array::from_fn(|r| word(rows.row(r).wrapping_add(offset)))
+    }
+    #[inline(always)]
+    unsafe fn add_fifth_bits(
+        low: [[i32; 8]; WORDS],
+        rows: Rows,
+        offset: usize,
+    ) -> [[i32; 8]; WORDS] {
+        let word = unsafe { Self::gather_word(rows, offset) };
+        let mut codes = low;
+        for (i, codes) in codes.iter_mut().enumerate() {
+            // Bit `b` of four goes to bit 8 b + 4: the factor has bits 4, 11, 18 and 25, and no two
+            // products of bits meet.
+            let bits = word.map(|w| ((w >> (4 * i)) & 15).wrapping_mul(0x0204_0810) & 0x1010_1010);
+            *codes = std::array::from_fn(|r| codes[r] | bits[r]);
+        }
+        codes
     }
     #[inline(always)]
     unsafe fn dots<const N: usize>(

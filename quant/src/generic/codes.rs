@@ -65,6 +65,13 @@ unsafe fn f16_at<S: Simd>(p: Rows, offset: usize, bytes: usize) -> S::F {
     }
 }
 
+/// The first word of each row: with the second one, if that is needed too (where the compiler sees that
+/// both are wanted, it loads once).
+#[inline(always)]
+unsafe fn first_word<S: Simd>(p: Rows, second: bool) -> S::I {
+    unsafe { if second { S::gather_two(p, 0)[0] } else { S::gather_word(p, 0) } }
+}
+
 #[inline(always)]
 unsafe fn minus<S: Simd>(x: S::F) -> S::F {
     unsafe { S::mul(x, S::splat(-1.0)) }
@@ -124,10 +131,7 @@ unsafe fn nibbles<S: Simd>(p: Rows, offset: usize) -> Words<S> {
 /// Nibbles with the bits of the word at `offset`, one for each code, above them.
 #[inline(always)]
 unsafe fn five_bits<S: Simd>(low: Words<S>, p: Rows, offset: usize) -> Words<S> {
-    unsafe {
-        let high = S::fifth_bits(p, offset);
-        each::<S>(low, |i, low| S::or_i(low, high[i]))
-    }
+    unsafe { S::add_fifth_bits(low, p, offset) }
 }
 
 /// `params` of a unit of 32: a half-precision `d`, and a minimum after it.
@@ -146,7 +150,7 @@ macro_rules! f16_d {
         unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
             const { assert!(offset_of!($block, d) == 0 && offset_of!($block, m) == 2) };
             unsafe {
-                let both = S::gather_word(p, 0);
+                let both = first_word::<S>(p, size_of::<$block>() - 16 > 4);
                 let (d, dmin) = (S::low_f16(both), S::low_f16(S::shr_i(both, 16)));
                 Params { d, dmin, ..Params::zero() }
             }
@@ -231,7 +235,13 @@ unsafe impl Codes for BlockQ5_0 {
     const ZERO: i32 = 16;
     const SIGNED: bool = false;
     const TOP: i32 = 31;
-    f16_d!(Self);
+    #[inline(always)]
+    unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
+        unsafe {
+            const { assert!(offset_of!(Self, d) == 0) };
+            Params { d: S::low_f16(first_word::<S>(p, true)), ..Params::zero() }
+        }
+    }
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe { five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), p, offset_of!(Self, qh)) }

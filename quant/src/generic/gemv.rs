@@ -2,7 +2,7 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{Cache, Packed, Params, Source, add, codes, flipped, less_zero};
+use super::source::{Cache, Packed, Params, Source, Unpack, add, codes, flipped, less_zero};
 use super::{Tile, for_blocks};
 use crate::act::ActLayout;
 use crate::simd::{Rows, Simd};
@@ -12,11 +12,14 @@ use crate::table::GemmArgs;
 /// by side: with less than a tile its last rows are asked for after they are used, which halves the
 /// speed of memory.
 const AHEAD: usize = 4096;
+/// How much later a line is asked for again, in bytes: the time that memory takes to answer.
+const LATER: usize = 4096;
 
 /// Asks for weights in the order in which they lie in memory, a few lines at a time between
 /// computations: in a burst, most requests are dropped (on a Zen 4), and the rows of a tile are too
 /// many short streams for the hardware to follow by itself.
 struct Stream {
+    /// What was not asked for yet, as if the rows went on.
     at: *const u8,
     /// The end of the rows that are multiplied in this call.
     end: *const u8,
@@ -25,6 +28,9 @@ struct Stream {
 }
 
 impl Stream {
+    /// Bytes of a line of the caches.
+    const LINE: usize = 64;
+
     /// The stream that goes with a tile.
     #[inline(always)]
     fn new<S: Simd>(args: &GemmArgs<'_>, tile: Tile) -> Stream {
@@ -32,20 +38,35 @@ impl Stream {
         let end = row(args.rows.end);
         let turn =
             if args.next.is_null() { 0 } else { (args.next.addr()).wrapping_sub(end.addr()) };
-        let at = row(tile.row + S::ROWS).wrapping_add(AHEAD);
-        Stream { at: at.map_addr(|a| a & !63), end, turn }
+        Stream { at: row(tile.row + S::ROWS).wrapping_add(AHEAD), end, turn }
     }
 
-    /// Asks for what comes before `end`.
+    /// Where the next bytes are.
     #[inline(always)]
-    fn to<S: Simd>(&mut self, end: *const u8) {
-        while self.at < end {
-            let turn = if self.at < self.end { 0 } else { self.turn };
+    fn place(&self) -> *const u8 {
+        let turn = if self.at < self.end { 0 } else { self.turn };
+        self.at.wrapping_add(turn)
+    }
+
+    /// Asks for step `step` of `steps` of the `bytes` at `place`: constants, of which no loop is left.
+    #[inline(always)]
+    fn ask<S: Simd>(place: *const u8, bytes: usize, step: usize, steps: usize) {
+        let place = S::here(place);
+        let lines = bytes.div_ceil(Self::LINE);
+        for line in step * lines / steps..(step + 1) * lines / steps {
             // Past the end of the weights a prefetch does nothing: addresses need not be valid.
-            S::prefetch(self.at.wrapping_add(turn));
-            self.at = self.at.wrapping_add(64);
+            let line = place.wrapping_add(Self::LINE * line);
+            S::prefetch(line);
+            if S::AGAIN {
+                S::prefetch(line.wrapping_sub(LATER));
+            }
         }
     }
+}
+
+/// Units whose weights are asked for together: of the short ones two, which are whole lines or nearly.
+const fn together<T: Source>() -> usize {
+    if T::UNIT > 32 { 1 } else { 2 }
 }
 
 /// A tile of rows times columns `col..col + C`. Returns `C`.
@@ -59,43 +80,77 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
     col: usize,
 ) -> usize {
     unsafe {
-        let stage = args.scratch.as_mut_ptr();
         let layout = args.layout;
-        let x: [*const u8; C] = std::array::from_fn(|c| args.act.add((col + c) * layout.stride));
+        let mut columns = Columns::<S, C> {
+            rows: tile.rows,
+            stage: args.scratch.as_mut_ptr(),
+            unpack: args.unpack,
+            layout,
+            x: std::array::from_fn(|c| args.act.add((col + c) * layout.stride)),
+            acc: [S::splat(0.0); C],
+        };
         let units = layout.k / T::UNIT * T::SPLIT;
         let mut stream = Stream::new::<S>(args, tile);
-        // Each step asks for as much as it uses, in the first columns' turn.
-        let mut asked = stream.at;
-        let step = if col == 0 { S::ROWS * args.row_bytes / units / (T::UNIT / 32) } else { 0 };
-        let mut acc = [S::splat(0.0); C];
-        for u in 0..units {
-            let p = T::unit(tile.rows, u);
-            let params = T::open::<S>(p, u, stage, args.unpack);
-            let mut part =
-                Part { p, stage, params: &params, layout, x, u, inner: [S::splat(0.0); C] };
+        let whole = units - units % together::<T>();
+        for u in (0..whole).step_by(together::<T>()) {
+            let bytes = together::<T>() * T::BYTES * S::ROWS;
+            let place = stream.place();
+            // Once is enough: more columns ask for what is there already.
+            stream.at = stream.at.wrapping_add(if col == 0 { bytes } else { 0 });
+            columns.unit::<T, 0>(u, place);
+            if together::<T>() == 2 {
+                columns.unit::<T, 1>(u + 1, place);
+            }
+        }
+        if whole < units {
+            columns.unit::<T, 0>(whole, stream.place());
+        }
+        for c in 0..C {
+            tile.store::<S>(args.out.add((col + c) * args.ldo + tile.row), columns.acc[c]);
+        }
+    }
+    C
+}
+
+/// A tile's rows and `C` columns.
+struct Columns<'a, S: Simd, const C: usize> {
+    rows: Rows,
+    stage: *mut u8,
+    unpack: Option<Unpack>,
+    layout: &'a ActLayout,
+    x: [*const u8; C],
+    acc: [S::F; C],
+}
+
+impl<S: Simd, const C: usize> Columns<'_, S, C> {
+    /// Unit `u`, the `I`-th of those whose weights are asked for [`together`], at `place`.
+    #[inline(always)]
+    unsafe fn unit<T: Source, const I: usize>(&mut self, u: usize, place: *const u8) {
+        unsafe {
+            let p = T::unit(self.rows, u);
+            let params = T::open::<S>(p, u, self.stage, self.unpack);
+            let (x, layout) = (self.x, self.layout);
+            let inner = [S::splat(0.0); C];
+            let mut part = Part { p, stage: self.stage, params: &params, layout, x, u, inner };
             let mut cache = Cache::new();
             macro_rules! step {
                 ($j:literal) => {
-                    asked = asked.wrapping_add(step);
-                    stream.to::<S>(asked);
+                    let (bytes, steps) = (together::<T>() * T::BYTES * S::ROWS, T::UNIT / 32);
+                    Stream::ask::<S>(place, bytes, I * steps + $j, together::<T>() * steps);
                     part.step::<T, $j>(&mut cache);
                 };
             }
             for_blocks!(T, step);
             let inner = part.inner;
             for c in 0..C {
-                acc[c] = S::fma(params.d, inner[c], acc[c]);
+                self.acc[c] = S::fma(params.d, inner[c], self.acc[c]);
                 if T::HAS_MIN {
                     let min = min::<S, T>(&params.packed, x[c], layout, u);
-                    acc[c] = S::fma(params.dmin, min, acc[c]);
+                    self.acc[c] = S::fma(params.dmin, min, self.acc[c]);
                 }
             }
         }
-        for c in 0..C {
-            tile.store::<S>(args.out.add((col + c) * args.ldo + tile.row), acc[c]);
-        }
     }
-    C
 }
 
 /// Unit `u` of the rows and `C` columns.

@@ -88,6 +88,8 @@ pub unsafe trait Source {
     /// As [`Codes::TOP`].
     const TOP: i32;
 
+    /// Bytes of a unit of a row, as they are asked for ahead of their use; 0 if that is not to be done.
+    const BYTES: usize = 0;
     /// Units that are multiplied with the same activations: of a format with a scale of its own for
     /// each 16 weights, each of two holds one half of 32 codes, and zeros.
     const SPLIT: usize = 1;
@@ -181,6 +183,7 @@ unsafe impl<B: Codes> Source for Direct<B> {
     const ZERO: i32 = B::ZERO;
     const SIGNED: bool = B::SIGNED;
     const TOP: i32 = B::TOP;
+    const BYTES: usize = size_of::<B>();
 
     #[inline(always)]
     fn unit(rows: Rows, u: usize) -> Rows {

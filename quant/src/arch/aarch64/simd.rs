@@ -131,22 +131,26 @@ unsafe impl<D: Dot> Simd for Neon<D> {
         }
     }
     #[inline(always)]
-    unsafe fn fifth_bits(rows: Rows, offset: usize) -> [int32x4_t; WORDS] {
+    unsafe fn add_fifth_bits(
+        low: [int32x4_t; WORDS],
+        rows: Rows,
+        offset: usize,
+    ) -> [int32x4_t; WORDS] {
         unsafe {
             // The byte of each code's bit, and the bit in it.
             let byte = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1));
             let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
-            let mut bits = [vdupq_n_s32(0); WORDS];
+            let mut codes = low;
             for r in 0..4 {
                 let word = rows.row(r).add(offset).cast::<u32>().read_unaligned();
                 let word = vreinterpretq_u8_u32(vdupq_n_u32(word));
                 for i in 0..2 {
                     let bytes = vqtbl1q_u8(word, vaddq_u8(byte, vdupq_n_u8(2 * i as u8)));
                     let set = vandq_u8(vtstq_u8(bytes, bit), vdupq_n_u8(16));
-                    bits[4 * i + r] = vreinterpretq_s32_u8(set);
+                    codes[4 * i + r] = vorrq_s32(codes[4 * i + r], vreinterpretq_s32_u8(set));
                 }
             }
-            bits
+            codes
         }
     }
     // Codes without sign are below 128: as signed bytes they are the same.

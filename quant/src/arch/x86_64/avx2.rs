@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::lanes::{Avx2, EVEX, MADD};
-use crate::simd::{Rows, Simd};
+use crate::simd::{Rows, Simd, WORDS};
 
 /// The words at `offset` of rows `first..first + 4`.
 #[inline(always)]
@@ -17,6 +17,26 @@ pub(super) unsafe fn four_words(rows: Rows, first: usize, offset: usize) -> __m1
         _mm_insert_epi32::<3>(_mm_insert_epi32::<2>(x, word(2)), word(3))
     }
 }
+
+/// The two words at `offset` of rows `first` and `first + 1`.
+#[inline(always)]
+pub(super) unsafe fn two_rows(rows: Rows, first: usize, offset: usize) -> __m128i {
+    unsafe {
+        let row = |i: usize| rows.row(first + i).add(offset);
+        let low = _mm_castsi128_pd(_mm_loadl_epi64(row(0).cast()));
+        _mm_castpd_si128(_mm_loadh_pd(low, row(1).cast()))
+    }
+}
+
+/// For a shuffle of bytes: byte `i` of each word, four times.
+#[inline(always)]
+pub(super) unsafe fn byte_of_words(i: usize) -> __m128i {
+    let i = i as i32 * 0x0101_0101;
+    unsafe { _mm_setr_epi32(i, i + 0x0404_0404, i + 0x0808_0808, i + 0x0c0c_0c0c) }
+}
+
+/// Bits 0 to 3, or 4 to 7, each in a byte of its own.
+pub(super) const BITS: [i32; 2] = [0x0804_0201, 0x8040_2010_u32 as i32];
 
 /// The products of bytes, those of neighbours added: at the most twice 128 times 127, which fits.
 #[inline(always)]
@@ -173,6 +193,38 @@ unsafe impl<const DOT: u8> Simd for Avx2<DOT> {
         unsafe {
             let four = |i: usize| four_words(rows, i, offset);
             _mm256_set_m128i(four(4), four(0))
+        }
+    }
+    #[inline(always)]
+    unsafe fn gather_two(rows: Rows, offset: usize) -> [__m256i; 2] {
+        unsafe {
+            // Rows `i` and `i + 1`, then those 4 further on.
+            let two = |i: usize| {
+                let [low, high] = [two_rows(rows, i, offset), two_rows(rows, i + 4, offset)];
+                _mm256_castsi256_ps(_mm256_set_m128i(high, low))
+            };
+            let (a, b) = (two(0), two(2));
+            [
+                _mm256_castps_si256(_mm256_shuffle_ps::<0x88>(a, b)),
+                _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(a, b)),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_fifth_bits(low: [__m256i; WORDS], rows: Rows, offset: usize) -> [__m256i; WORDS] {
+        unsafe {
+            let word = Self::second_word(rows, offset);
+            let mut codes = low;
+            for i in 0..WORDS {
+                // The byte that has the word's bits, in each byte, and a bit of it in each.
+                let byte = _mm256_broadcastsi128_si256(byte_of_words(i / 2));
+                let bit = _mm256_set1_epi32(BITS[i % 2]);
+                let set = _mm256_and_si256(_mm256_shuffle_epi8(word, byte), bit);
+                let set = _mm256_cmpeq_epi8(set, bit);
+                let fifth = _mm256_and_si256(set, _mm256_set1_epi8(16));
+                codes[i] = _mm256_or_si256(codes[i], fifth);
+            }
+            codes
         }
     }
     #[inline(always)]

@@ -4,9 +4,9 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::four_words;
+use super::avx2::{BITS, byte_of_words, four_words, two_rows};
 use super::lanes::Avx512;
-use crate::simd::{Rows, Simd, WordDot};
+use crate::simd::{Rows, Simd, WORDS, WordDot};
 
 // SAFETY: the methods use what the type's documentation names.
 unsafe impl Simd for Avx512 {
@@ -129,6 +129,39 @@ unsafe impl Simd for Avx512 {
                 _mm256_set_m128i(four(i + 4), four(i))
             };
             _mm512_inserti64x4::<1>(_mm512_castsi256_si512(eight(0)), eight(8))
+        }
+    }
+    #[inline(always)]
+    unsafe fn gather_two(rows: Rows, offset: usize) -> [__m512i; 2] {
+        unsafe {
+            // Rows `i` and `i + 1`, then those 4, 8 and 12 further on.
+            let two = |i: usize| {
+                let two = |i: usize| two_rows(rows, i, offset);
+                let low = _mm256_set_m128i(two(i + 4), two(i));
+                let high = _mm256_set_m128i(two(i + 12), two(i + 8));
+                let all = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+                _mm512_castsi512_ps(all)
+            };
+            let (a, b) = (two(0), two(2));
+            [
+                _mm512_castps_si512(_mm512_shuffle_ps::<0x88>(a, b)),
+                _mm512_castps_si512(_mm512_shuffle_ps::<0xdd>(a, b)),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_fifth_bits(low: [__m512i; WORDS], rows: Rows, offset: usize) -> [__m512i; WORDS] {
+        unsafe {
+            let word = Self::second_word(rows, offset);
+            let mut codes = low;
+            for i in 0..WORDS {
+                // The byte that has the word's bits, in each byte, and a bit of it in each.
+                let byte = _mm512_broadcast_i32x4(byte_of_words(i / 2));
+                let bit = _mm512_set1_epi32(BITS[i % 2]);
+                let set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(word, byte), bit);
+                codes[i] = _mm512_mask_add_epi8(codes[i], set, codes[i], _mm512_set1_epi8(16));
+            }
+            codes
         }
     }
     #[inline(always)]

@@ -5,6 +5,7 @@
     reason = "each block is the promise of Lanes's caller"
 )]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::lanes::{Lanes, Prefetch};
@@ -38,9 +39,17 @@ impl<const DOT: u8> Prefetch for Avx2<DOT> {
 }
 
 impl Prefetch for Avx512 {
+    const AGAIN: bool = true;
+
     #[inline(always)]
     fn prefetch(p: *const u8) {
         prefetch(p);
+    }
+    #[inline(always)]
+    fn here(mut p: *const u8) -> *const u8 {
+        // SAFETY: a comment does nothing.
+        unsafe { asm!("/* {p} */", p = inout(reg) p, options(nomem, nostack, preserves_flags)) };
+        p
     }
 }
 
