@@ -4,8 +4,8 @@
 The weights of a model that was quantized and unpacked again lie on the grid of its type: a quantizer
 of the same type finds them all, and one of another type meets what no real weights have. Here every
 weight is moved within its cell, by up to half the distance of the nearest two of its 16 neighbours,
-which leaves about the distribution that the weights had before they were quantized. The seed is
-fixed.
+which leaves about the distribution that the weights had before they were quantized. A
+file's divergence swings by chance: several sources, each of another `--seed`, say more than one.
 
     siskin quantize model-q4_k_m.gguf unpacked.gguf f32
     python tools/peers/ungrid.py unpacked.gguf source.gguf
@@ -36,9 +36,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=pathlib.Path, help="a GGUF file of F32 weights")
     parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=1, help="of the random numbers (%(default)s)")
     args = parser.parse_args()
     shutil.copy(args.source, args.out)
-    random = np.random.default_rng(1)
+    random = np.random.default_rng(args.seed)
     file = np.memmap(args.out, dtype=np.uint8, mode="r+")
     for tensor in gguf.GGUFReader(args.source).tensors:
         if len(tensor.shape) < 2 or tensor.tensor_type != gguf.GGMLQuantizationType.F32:

@@ -48,7 +48,8 @@ impl Stream {
         self.at.wrapping_add(turn)
     }
 
-    /// Asks for step `step` of `steps` of the `bytes` at `place`: constants, of which no loop is left.
+    /// Asks for step `step` of `steps` of the `bytes` at `place`: mostly constants, of which no loop is
+    /// left.
     #[inline(always)]
     fn ask<S: Simd>(place: *const u8, bytes: usize, step: usize, steps: usize) {
         let place = S::here(place);
@@ -91,19 +92,20 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
         };
         let units = layout.k / T::UNIT * T::SPLIT;
         let mut stream = Stream::new::<S>(args, tile);
+        let unit = if T::BYTES > 0 { T::BYTES } else { args.row_bytes / units };
+        let bytes = together::<T>() * unit * S::ROWS;
         let whole = units - units % together::<T>();
         for u in (0..whole).step_by(together::<T>()) {
-            let bytes = together::<T>() * T::BYTES * S::ROWS;
             let place = stream.place();
             // Once is enough: more columns ask for what is there already.
             stream.at = stream.at.wrapping_add(if col == 0 { bytes } else { 0 });
-            columns.unit::<T, 0>(u, place);
+            columns.unit::<T, 0>(u, place, bytes);
             if together::<T>() == 2 {
-                columns.unit::<T, 1>(u + 1, place);
+                columns.unit::<T, 1>(u + 1, place, bytes);
             }
         }
         if whole < units {
-            columns.unit::<T, 0>(whole, stream.place());
+            columns.unit::<T, 0>(whole, stream.place(), bytes);
         }
         for c in 0..C {
             tile.store::<S>(args.out.add((col + c) * args.ldo + tile.row), columns.acc[c]);
@@ -123,9 +125,9 @@ struct Columns<'a, S: Simd, const C: usize> {
 }
 
 impl<S: Simd, const C: usize> Columns<'_, S, C> {
-    /// Unit `u`, the `I`-th of those whose weights are asked for [`together`], at `place`.
+    /// Unit `u`, the `I`-th of those whose weights are asked for [`together`], `bytes` at `place`.
     #[inline(always)]
-    unsafe fn unit<T: Source, const I: usize>(&mut self, u: usize, place: *const u8) {
+    unsafe fn unit<T: Source, const I: usize>(&mut self, u: usize, place: *const u8, bytes: usize) {
         unsafe {
             let p = T::unit(self.rows, u);
             let params = T::open::<S>(p, u, self.stage, self.unpack);
@@ -135,7 +137,7 @@ impl<S: Simd, const C: usize> Columns<'_, S, C> {
             let mut cache = Cache::new();
             macro_rules! step {
                 ($j:literal) => {
-                    let (bytes, steps) = (together::<T>() * T::BYTES * S::ROWS, T::UNIT / 32);
+                    let steps = T::UNIT / 32;
                     Stream::ask::<S>(place, bytes, I * steps + $j, together::<T>() * steps);
                     part.step::<T, $j>(&mut cache);
                 };

@@ -88,7 +88,7 @@ pub unsafe trait Source {
     /// As [`Codes::TOP`].
     const TOP: i32;
 
-    /// Bytes of a unit of a row, as they are asked for ahead of their use; 0 if that is not to be done.
+    /// Bytes of a unit of a row; 0 if that depends on the format.
     const BYTES: usize = 0;
     /// Units that are multiplied with the same activations: of a format with a scale of its own for
     /// each 16 weights, each of two holds one half of 32 codes, and zeros.
