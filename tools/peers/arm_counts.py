@@ -54,13 +54,14 @@ class Kernel:
 
 
 def siskin_kernels(binary):
-    """4 rows, and 1 or 8 columns, at a time; one function holds both."""
+    """4 rows, and 1 or 8 columns, at a time; one function holds both. With one column, two of the
+    short units in a turn."""
     for level in LEVELS:
         for type, (unit, _) in TYPES.items():
             block = type.replace("_K", "K").replace("_XS", "XS")
             name = rf"gemm_{level}::gemm::<.*::Block{block}>>$"
             for columns in (1, 8):
-                n = 4 * columns * unit
+                n = 4 * (max(unit, 64) if columns == 1 else columns * unit)
                 yield Kernel("siskin", level, columns, type, binary, name, n, (8, 8))
 
 
@@ -119,14 +120,11 @@ def prefetches(code, loop):
 def times(code, loop, kernel, trips):
     """How often each instruction of a loop is executed in one turn, if the loops in it that
     multiply turn as often as the last of `trips` says, and those in them likewise. Others are
-    prefetches, one for a line of 64 bytes, or llama.cpp's decoding of two rows of scales."""
+    llama.cpp's decoding of two rows of scales."""
     found = dict.fromkeys(loop.own, 1)
-    asking = [inner for inner in loop.inner if prefetches(code, inner)]
     for inner in loop.inner:
         if multiplied(code, inner.body):
             turns, rest = (trips[-1], trips[:-1]) if trips else (0, ())
-        elif inner in asking:
-            turns, rest = 4 * TYPES[kernel.type][1] / 64 / len(asking), ()
         else:
             turns, rest = 2, ()
         found |= {n: turns * t for n, t in times(code, inner, kernel, rest).items()}

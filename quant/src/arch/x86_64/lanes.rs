@@ -46,6 +46,7 @@ impl Prefetch for Avx512 {
         prefetch(p);
     }
     #[inline(always)]
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "a comment reads nothing")]
     fn here(mut p: *const u8) -> *const u8 {
         // SAFETY: a comment does nothing.
         unsafe { asm!("/* {p} */", p = inout(reg) p, options(nomem, nostack, preserves_flags)) };
