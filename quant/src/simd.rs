@@ -24,7 +24,8 @@ pub const MAX_ROWS: usize = 16;
 
 /// Where the rows of a register are: equally far apart, so that a kernel needs few addresses. (As an
 /// array of pointers they did not fit the general registers, and every load of weights came with
-/// one of its address; as one address and a stride, with one of a multiple of the stride.)
+/// one of its address. As one address and a stride, rows 3, 5 and so on needed a register each with
+/// that multiple of the stride.)
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
     /// Every fourth row.
@@ -139,19 +140,8 @@ pub unsafe trait Simd: Prefetch {
         unsafe { [Self::gather_word(rows, offset), Self::gather_word(rows, offset + 4)] }
     }
     /// Codes of 4 bits in bytes, with bit `i` of the word of 32 bits at `offset` bytes of each row above
-    /// those of the row's code `i`. `offset` is 2 or 4, and rows begin with something else.
+    /// those of the row's code `i`. `offset` is 2 or 4; the first 8 bytes of each row may be read.
     unsafe fn add_fifth_bits(low: [Self::I; WORDS], rows: Rows, offset: usize) -> [Self::I; WORDS];
-    /// The word at `offset` of each row, 2 or 4, by the same loads as [`gather_two`](Self::gather_two)
-    /// of the rows' beginning.
-    #[inline(always)]
-    unsafe fn second_word(rows: Rows, offset: usize) -> Self::I {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let [a, b] = Self::gather_two(rows, 0);
-            if offset == 4 { b } else { Self::or_i(Self::shr_i(a, 16), Self::shl_i(b, 16)) }
-        }
-    }
-
     /// The products of `w`, which are 16 codes of each row or 32, with as many activations, which are
     /// signed and never -128. `signed` says whether the codes are; those without sign are `top` at
     /// the most.

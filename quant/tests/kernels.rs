@@ -65,9 +65,21 @@ fn products_of_every_type_are_the_same_on_every_level() {
     let pools: Vec<Pool> = [1, 2, 3].iter().map(|n| Pool::new(*n).unwrap()).collect();
     for ty in weight_types() {
         let unit = ty.block_len().max(32);
-        for (rows, units, n) in
-            [(1, 1, 1), (16, 2, 1), (33, 3, 2), (17, 1, 3), (48, 2, 9), (5, 9, 17), (16, 40, 4)]
-        {
+        for (rows, units, n) in [
+            (1, 1, 1),
+            (16, 2, 1),
+            (33, 3, 1),
+            (33, 3, 2),
+            (17, 1, 3),
+            (16, 40, 4),
+            (19, 5, 5),
+            (17, 3, 6),
+            (20, 2, 7),
+            (35, 7, 8),
+            (3, 3, 8),
+            (48, 2, 9),
+            (5, 9, 17),
+        ] {
             for hostile in [false, true] {
                 let k = unit * units;
                 let data = weights(ty, rows, k, hostile, &mut rng);
@@ -106,6 +118,39 @@ fn a_column_is_the_same_alone_and_among_others() {
             }
         }
     }
+}
+
+/// A file's last row ends where the file does, and what is behind it may be no memory: here it is a
+/// mapping beyond the end of its file, which ends the process if it is read.
+#[cfg(target_os = "linux")]
+#[cfg(not(miri))]
+#[test]
+fn nothing_is_read_behind_the_last_row() {
+    /// At least a page of any system.
+    const PAGE: usize = 64 << 10;
+    let mut rng = Random(11);
+    let pool = Pool::new(1).unwrap();
+    let path = std::env::temp_dir().join(format!("siskin-last-row-{}", std::process::id()));
+    for ty in weight_types() {
+        let k = ty.block_len().max(32) * 3;
+        let data = weights(ty, 19, k, false, &mut rng);
+        let before = data.len().next_multiple_of(PAGE) - data.len();
+        std::fs::write(&path, [vec![0; before], data].concat()).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        let size = file.metadata().unwrap().len() as usize;
+        // SAFETY: nothing else knows the file.
+        let map = unsafe { memmap2::MmapOptions::new().len(size + PAGE).map(&file) }.unwrap();
+        for rows in [1, 3, 19] {
+            let bytes = &map[size - rows * ty.row_bytes(k).unwrap()..size];
+            let w = Matrix::new(ty, rows, k, bytes).unwrap();
+            for table in tables() {
+                for n in [1, 4, 9] {
+                    product(&table, &pool, w, &rng.floats(n * k));
+                }
+            }
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

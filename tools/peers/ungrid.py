@@ -4,8 +4,9 @@
 The weights of a model that was quantized and unpacked again lie on the grid of its type: a quantizer
 of the same type finds them all, and one of another type meets what no real weights have. Here every
 weight is moved within its cell, by up to half the distance of the nearest two of its 16 neighbours,
-which leaves about the distribution that the weights had before they were quantized. A
-file's divergence swings by chance: several sources, each of another `--seed`, say more than one.
+which leaves about the distribution that the weights had before they were quantized. The same
+`--seed` gives the same source. One file's divergence swings by chance: sources of several seeds say
+more.
 
     siskin quantize model-q4_k_m.gguf unpacked.gguf f32
     python tools/peers/ungrid.py unpacked.gguf source.gguf

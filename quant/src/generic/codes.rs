@@ -65,8 +65,8 @@ unsafe fn f16_at<S: Simd>(p: Rows, offset: usize, bytes: usize) -> S::F {
     }
 }
 
-/// The first word of each row: with the second one, if that is needed too (where the compiler sees that
-/// both are wanted, it loads once).
+/// The first word of each row, by the loads of the first two if the second is needed too: on x86-64
+/// those are as many as of one word, and the compiler keeps them for both.
 #[inline(always)]
 unsafe fn first_word<S: Simd>(p: Rows, second: bool) -> S::I {
     unsafe { if second { S::gather_two(p, 0)[0] } else { S::gather_word(p, 0) } }
@@ -128,12 +128,6 @@ unsafe fn nibbles<S: Simd>(p: Rows, offset: usize) -> Words<S> {
     }
 }
 
-/// Nibbles with the bits of the word at `offset`, one for each code, above them.
-#[inline(always)]
-unsafe fn five_bits<S: Simd>(low: Words<S>, p: Rows, offset: usize) -> Words<S> {
-    unsafe { S::add_fifth_bits(low, p, offset) }
-}
-
 /// `params` of a unit of 32: a half-precision `d`, and a minimum after it.
 macro_rules! f16_d {
     ($block:ty) => {
@@ -150,7 +144,7 @@ macro_rules! f16_d {
         unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
             const { assert!(offset_of!($block, d) == 0 && offset_of!($block, m) == 2) };
             unsafe {
-                let both = first_word::<S>(p, size_of::<$block>() - 16 > 4);
+                let both = first_word::<S>(p, offset_of!($block, qs) > 4);
                 let (d, dmin) = (S::low_f16(both), S::low_f16(S::shr_i(both, 16)));
                 Params { d, dmin, ..Params::zero() }
             }
@@ -244,7 +238,7 @@ unsafe impl Codes for BlockQ5_0 {
     }
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
-        unsafe { five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), p, offset_of!(Self, qh)) }
+        unsafe { S::add_fifth_bits(nibbles::<S>(p, offset_of!(Self, qs)), p, offset_of!(Self, qh)) }
     }
 }
 
@@ -255,7 +249,7 @@ unsafe impl Codes for BlockQ5_1 {
     f16_d!(Self, m);
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
-        unsafe { five_bits::<S>(nibbles::<S>(p, offset_of!(Self, qs)), p, offset_of!(Self, qh)) }
+        unsafe { S::add_fifth_bits(nibbles::<S>(p, offset_of!(Self, qs)), p, offset_of!(Self, qh)) }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::table::GemmArgs;
 const AHEAD: usize = 4096;
 /// How much later a line is asked for again, in bytes: the time that memory takes to answer.
 const LATER: usize = 4096;
+const _: () = assert!(LATER <= AHEAD, "what was used already is not asked for again");
 
 /// Asks for weights in the order in which they lie in memory, a few lines at a time between
 /// computations: in a burst, most requests are dropped (on a Zen 4), and the rows of a tile are too
@@ -41,31 +42,47 @@ impl Stream {
         Stream { at: row(tile.row + S::ROWS).wrapping_add(AHEAD), end, turn }
     }
 
-    /// Where the next bytes are.
+    /// Where `at` is: what follows the rows lies elsewhere. (A group that crosses their end is asked for
+    /// as if they went on: a few lines of a thread's part.)
     #[inline(always)]
-    fn place(&self) -> *const u8 {
-        let turn = if self.at < self.end { 0 } else { self.turn };
-        self.at.wrapping_add(turn)
+    fn place(&self, at: *const u8) -> *const u8 {
+        at.wrapping_add(if at < self.end { 0 } else { self.turn })
     }
 
-    /// Asks for step `step` of `steps` of the `bytes` at `place`: mostly constants, of which no loop is
-    /// left.
+    /// The next group of units.
     #[inline(always)]
-    fn ask<S: Simd>(place: *const u8, bytes: usize, step: usize, steps: usize) {
-        let place = S::here(place);
-        let lines = bytes.div_ceil(Self::LINE);
+    fn group<S: Simd>(&self) -> Group {
+        let again = if S::AGAIN { self.place(self.at.wrapping_sub(LATER)) } else { self.at };
+        Group { first: self.place(self.at), again }
+    }
+}
+
+/// What is asked for beside the computations of a group of units.
+#[derive(Clone, Copy)]
+struct Group {
+    first: *const u8,
+    /// What was asked for a while ago.
+    again: *const u8,
+}
+
+impl Group {
+    /// Asks for step `step` of `steps` of the group's `bytes`. Of most formats all three are constants,
+    /// and no loop is left.
+    #[inline(always)]
+    fn ask<S: Simd>(self, bytes: usize, step: usize, steps: usize) {
+        let first = S::here(self.first);
+        let lines = bytes.div_ceil(Stream::LINE);
         for line in step * lines / steps..(step + 1) * lines / steps {
-            // Past the end of the weights a prefetch does nothing: addresses need not be valid.
-            let line = place.wrapping_add(Self::LINE * line);
-            S::prefetch(line);
+            // A prefetch faults on no address: those past the end of the weights need not be valid.
+            S::prefetch(first.wrapping_add(Stream::LINE * line));
             if S::AGAIN {
-                S::prefetch(line.wrapping_sub(LATER));
+                S::prefetch(self.again.wrapping_add(Stream::LINE * line));
             }
         }
     }
 }
 
-/// Units whose weights are asked for together: of the short ones two, which are whole lines or nearly.
+/// Units whose weights are asked for together: of the short ones two, which in 16 rows are whole lines.
 const fn together<T: Source>() -> usize {
     if T::UNIT > 32 { 1 } else { 2 }
 }
@@ -92,20 +109,20 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
         };
         let units = layout.k / T::UNIT * T::SPLIT;
         let mut stream = Stream::new::<S>(args, tile);
-        let unit = if T::BYTES > 0 { T::BYTES } else { args.row_bytes / units };
-        let bytes = together::<T>() * unit * S::ROWS;
+        let bytes = together::<T>() * S::ROWS;
+        let bytes = if T::BYTES > 0 { bytes * T::BYTES } else { bytes * args.row_bytes / units };
         let whole = units - units % together::<T>();
         for u in (0..whole).step_by(together::<T>()) {
-            let place = stream.place();
-            // Once is enough: more columns ask for what is there already.
+            let group = stream.group::<S>();
+            // The first columns ask for all; more of them, for the same lines again and again.
             stream.at = stream.at.wrapping_add(if col == 0 { bytes } else { 0 });
-            columns.unit::<T, 0>(u, place, bytes);
+            columns.unit::<T, 0>(u, group, bytes);
             if together::<T>() == 2 {
-                columns.unit::<T, 1>(u + 1, place, bytes);
+                columns.unit::<T, 1>(u + 1, group, bytes);
             }
         }
         if whole < units {
-            columns.unit::<T, 0>(whole, stream.place(), bytes);
+            columns.unit::<T, 0>(whole, stream.group::<S>(), bytes);
         }
         for c in 0..C {
             tile.store::<S>(args.out.add((col + c) * args.ldo + tile.row), columns.acc[c]);
@@ -125,9 +142,9 @@ struct Columns<'a, S: Simd, const C: usize> {
 }
 
 impl<S: Simd, const C: usize> Columns<'_, S, C> {
-    /// Unit `u`, the `I`-th of those whose weights are asked for [`together`], `bytes` at `place`.
+    /// Unit `u`, the `I`-th of those whose weights are asked for [`together`]: `bytes` of `group`.
     #[inline(always)]
-    unsafe fn unit<T: Source, const I: usize>(&mut self, u: usize, place: *const u8, bytes: usize) {
+    unsafe fn unit<T: Source, const I: usize>(&mut self, u: usize, group: Group, bytes: usize) {
         unsafe {
             let p = T::unit(self.rows, u);
             let params = T::open::<S>(p, u, self.stage, self.unpack);
@@ -138,7 +155,7 @@ impl<S: Simd, const C: usize> Columns<'_, S, C> {
             macro_rules! step {
                 ($j:literal) => {
                     let steps = T::UNIT / 32;
-                    Stream::ask::<S>(place, bytes, I * steps + $j, together::<T>() * steps);
+                    group.ask::<S>(bytes, I * steps + $j, together::<T>() * steps);
                     part.step::<T, $j>(&mut cache);
                 };
             }

@@ -22,9 +22,18 @@ pub(super) unsafe fn four_words(rows: Rows, first: usize, offset: usize) -> __m1
 #[inline(always)]
 pub(super) unsafe fn two_rows(rows: Rows, first: usize, offset: usize) -> __m128i {
     unsafe {
-        let row = |i: usize| rows.row(first + i).add(offset);
-        let low = _mm_castsi128_pd(_mm_loadl_epi64(row(0).cast()));
-        _mm_castpd_si128(_mm_loadh_pd(low, row(1).cast()))
+        let row = |i: usize| rows.row(first + i).add(offset).cast::<f64>().read_unaligned();
+        _mm_castpd_si128(_mm_set_pd(row(1), row(0)))
+    }
+}
+
+/// The word at `offset` of rows, 2 or 4, by the loads that give the rows' first word too.
+#[inline(always)]
+pub(super) unsafe fn second_word<S: Simd>(rows: Rows, offset: usize) -> S::I {
+    debug_assert!(offset == 2 || offset == 4);
+    unsafe {
+        let [a, b] = S::gather_two(rows, 0);
+        if offset == 4 { b } else { S::or_i(S::shr_i(a, 16), S::shl_i(b, 16)) }
     }
 }
 
@@ -213,7 +222,7 @@ unsafe impl<const DOT: u8> Simd for Avx2<DOT> {
     #[inline(always)]
     unsafe fn add_fifth_bits(low: [__m256i; WORDS], rows: Rows, offset: usize) -> [__m256i; WORDS] {
         unsafe {
-            let word = Self::second_word(rows, offset);
+            let word = second_word::<Self>(rows, offset);
             let mut codes = low;
             for i in 0..WORDS {
                 // The byte that has the word's bits, in each byte, and a bit of it in each.

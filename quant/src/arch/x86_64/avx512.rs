@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{BITS, byte_of_words, four_words, two_rows};
+use super::avx2::{BITS, byte_of_words, four_words, second_word, two_rows};
 use super::lanes::Avx512;
 use crate::simd::{Rows, Simd, WORDS, WordDot};
 
@@ -152,7 +152,7 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn add_fifth_bits(low: [__m512i; WORDS], rows: Rows, offset: usize) -> [__m512i; WORDS] {
         unsafe {
-            let word = Self::second_word(rows, offset);
+            let word = second_word::<Self>(rows, offset);
             let mut codes = low;
             for i in 0..WORDS {
                 // The byte that has the word's bits, in each byte, and a bit of it in each.

@@ -48,7 +48,7 @@ impl Prefetch for Avx512 {
     #[inline(always)]
     #[allow(clippy::pointers_in_nomem_asm_block, reason = "a comment reads nothing")]
     fn here(mut p: *const u8) -> *const u8 {
-        // SAFETY: a comment does nothing.
+        // SAFETY: a comment does nothing; `p` comes back as it is.
         unsafe { asm!("/* {p} */", p = inout(reg) p, options(nomem, nostack, preserves_flags)) };
         p
     }
