@@ -24,7 +24,7 @@ fn session(engine: &Engine, n_batch: usize) -> Session {
 /// The sums of the tokens, with the output matrix if all of the logits are asked for.
 fn collect(engine: &Engine, n_batch: usize, all: bool) -> Vec<InputSums> {
     let mut session = session(engine, n_batch);
-    session.collect_imatrix(ImatrixOptions { output: all, sketch: true }).unwrap();
+    session.collect_imatrix(ImatrixOptions { output: all, sketch: true, forget: false }).unwrap();
     if all {
         session.prefill_all(&TOKENS, |_, _| Ok(())).unwrap();
     } else {
@@ -213,7 +213,8 @@ fn collecting_does_not_change_the_logits() {
     for batch in [5, 64] {
         let mut plain = session(&engine, batch);
         let mut collecting = session(&engine, batch);
-        collecting.collect_imatrix(ImatrixOptions { output: true, sketch: true }).unwrap();
+        let options = ImatrixOptions { output: true, sketch: true, forget: true };
+        collecting.collect_imatrix(options).unwrap();
         assert_eq!(plain.prefill(&TOKENS).unwrap(), collecting.prefill(&TOKENS).unwrap());
         assert_eq!(plain.decode(9).unwrap(), collecting.decode(9).unwrap());
         let sums = collecting.take_imatrix().unwrap();

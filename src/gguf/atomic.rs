@@ -66,6 +66,12 @@ impl AtomicFile {
         &self.target
     }
 
+    /// Where what is written stands until [`commit`](Self::commit): to be read by whom it was
+    /// written for, if it is to be no more than temporary.
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
     fn io(&self, source: io::Error) -> Error {
         Error::Io { path: self.target.clone(), source }
     }

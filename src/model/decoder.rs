@@ -81,12 +81,20 @@ impl Pass<'_, '_> {
                 Some(next) => self.feed_forward(layer, l, rows, &[&next.q, &next.k, &next.v])?,
                 None => self.feed_forward(layer, l, rows, &[&self.model.weights.output])?,
             }
+            if self.forgets() {
+                layer.matrices().iter().for_each(|weight| weight.forget());
+            }
         }
         if last_only && n > 1 && self.imatrix.is_some() {
             let e = h.n_embd;
             self.ws.x.copy_within((n - 1) * e..n * e, 0);
         }
         Ok(if last_only { 1 } else { n })
+    }
+
+    /// True if a weight's pages are given back when it was used.
+    fn forgets(&self) -> bool {
+        self.imatrix.as_ref().is_some_and(|imatrix| imatrix.forget)
     }
 
     /// The logits of `rows` rows of the residual stream from `first` on, in `logits`.
@@ -105,6 +113,9 @@ impl Pass<'_, '_> {
             imatrix.add_output(self.team, input);
         }
         products(self.team, self.table, &ws.inputs, [&weights.output], [&mut *logits], &[]);
+        if self.forgets() {
+            weights.output.forget();
+        }
         if h.logit_softcap > 0.0 {
             self.team.for_rows(logits, h.n_vocab, |_, row| ops.softcap(row, h.logit_softcap));
         }

@@ -44,6 +44,9 @@ pub struct ImatrixOptions {
     pub output: bool,
     /// A sketch of each input too.
     pub sketch: bool,
+    /// Gives the memory of each layer's pages back when a batch has gone through it: for those who
+    /// read a text once and want no more of the file in memory than a layer.
+    pub forget: bool,
 }
 
 /// The inputs of a layer's weights, in the order in which they are computed.
@@ -67,6 +70,8 @@ const COLUMNS: usize = 128;
 pub(crate) struct Collector {
     inputs: Vec<InputSums>,
     output: bool,
+    /// Pages are given back after each use.
+    pub forget: bool,
     /// The signs of all columns that there are; empty without sketches.
     signs: Vec<[f32; SKETCH]>,
     /// The sums of a batch's inputs with those signs, a row for each token.
@@ -79,7 +84,7 @@ impl Collector {
     /// # Errors
     /// [`Error::Memory`](crate::Error::Memory)
     pub fn new(weights: &Weights, options: ImatrixOptions, batch: usize) -> Result<Collector> {
-        let ImatrixOptions { output, sketch } = options;
+        let ImatrixOptions { output, sketch, forget } = options;
         let layers = weights.layers.iter().flat_map(|l| {
             let inputs: [&[&Weight]; PER_LAYER] =
                 [&[&l.q, &l.k, &l.v], &[&l.attn_output], &[&l.gate, &l.up], &[&l.down]];
@@ -94,7 +99,7 @@ impl Collector {
             signs.extend((0..columns).map(sketch_signs));
             projected = memory::zeros(batch)?;
         }
-        Ok(Collector { inputs, output, signs, projected })
+        Ok(Collector { inputs, output, forget, signs, projected })
     }
 
     /// Adds `x`, an input of layer `l`: rows of the weights' columns.

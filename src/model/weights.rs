@@ -64,6 +64,13 @@ impl Weight {
         }
     }
 
+    /// Gives back the memory of the file's pages; they are read again when they are used again.
+    pub(crate) fn forget(&self) {
+        if let Bytes::Mapped(map, range) = &self.bytes {
+            map.forget(range.clone());
+        }
+    }
+
     /// The matrix, for the kernels.
     pub fn matrix(&self) -> Matrix<'_> {
         Matrix::new(self.ty, self.rows, self.cols, self.data())
@@ -122,6 +129,13 @@ pub struct Layer {
     pub down_bias: Option<Vec<f32>>,
     /// Norm after the feed-forward part.
     pub ffn_post_norm: Option<Vec<f32>>,
+}
+
+impl Layer {
+    /// The matrices.
+    pub(crate) fn matrices(&self) -> [&Weight; 7] {
+        [&self.q, &self.k, &self.v, &self.attn_output, &self.gate, &self.up, &self.down]
+    }
 }
 
 /// All tensors of a model.

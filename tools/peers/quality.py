@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Quality at equal size: Siskin's quantized files beside llama.cpp's, from one source.
 
-Each file type is made by both, with and without the same importance matrix; all files are then run
-by `siskin compare` on the same text, so that nothing but the weights differs. Prints a table of the
-mean KL divergence from the source, and how long each took to make.
+Each file type is made by both, with and without the same importance matrix; without, Siskin measures
+its own (--calibrate), quickly and in full. All files are then run by `siskin compare` on the same
+text, so that nothing but the weights differs. Prints a table of the mean KL divergence from the
+source, and how long each took to make.
 
     pip install gguf llama-cpp-python
     python tools/peers/quality.py -m model-f32.gguf -f test.txt --imatrix imatrix.gguf
@@ -51,27 +52,34 @@ def main():
     parser.add_argument("--chunks", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--siskin", default="target/release/siskin")
+    parser.add_argument(
+        "--calibrate", default="quick,full", help="how Siskin does without a matrix"
+    )
     parser.add_argument("--budget", help="also a file of the size of llama.cpp's of this type")
     args = parser.parse_args()
-    matrices = {"": None}
+    matrices = dict.fromkeys(filter(None, args.calibrate.split(",")))
     if args.imatrix:
         matrices["imatrix"] = importance(args.imatrix)
+    made = {}
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         rows = []
         for with_matrix, values in matrices.items():
-            extra = ["--imatrix", args.imatrix] if values else []
+            extra = ["--imatrix", args.imatrix] if values else ["--calibrate", with_matrix]
             for name in args.types.split(","):
-                ours, theirs = (folder / f"{w}{name}{with_matrix}.gguf" for w in ("s-", "l-"))
+                ours = folder / f"s-{name}-{with_matrix}.gguf"
+                theirs = folder / f"l-{name}-{'imatrix' if values else 'none'}.gguf"
                 start = time.perf_counter()
                 siskin(args.siskin, "quantize", args.model, ours, name, "-t", args.threads, *extra)
                 took = time.perf_counter() - start
-                llama = llamacpp.quantize(
-                    args.model, theirs, FILE_TYPES[name], args.threads, values
-                )
+                if theirs not in made:
+                    made[theirs] = llamacpp.quantize(
+                        args.model, theirs, FILE_TYPES[name], args.threads, values
+                    )
+                llama = made[theirs]
                 rows.append((name, with_matrix, ours, theirs, took, llama))
                 if name == args.budget:
-                    fitted = folder / f"s-size{with_matrix}.gguf"
+                    fitted = folder / f"s-size-{with_matrix}.gguf"
                     size = theirs.stat().st_size
                     options = ["--size", size, "-t", args.threads, *extra]
                     start = time.perf_counter()
@@ -82,7 +90,7 @@ def main():
         compare = ["compare", args.model, *paths, "-f", args.file, "--chunks", args.chunks]
         found = json.loads(siskin(args.siskin, *compare, "--json"))
         kl = dict(zip(paths, (m["kl_mean"] for m in found["models"])))
-        print("| type | imatrix | Siskin | llama.cpp | ratio | MB | seconds |")
+        print("| type | importance | Siskin | llama.cpp | ratio | MB | seconds |")
         print("|---|---|---|---|---|---|---|")
         for name, with_matrix, ours, theirs, took, llama in rows:
             megabytes = " / ".join(f"{p.stat().st_size / 1e6:.1f}" for p in (ours, theirs))

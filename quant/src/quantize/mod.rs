@@ -178,6 +178,21 @@ macro_rules! for_each_search {
 }
 pub(crate) use for_each_search;
 
+macro_rules! is_weighted {
+    ([$ty:ident] $( ($variant:ident, $block:ident) )*) => {
+        $( if $ty == crate::GgmlType::$variant {
+            return <crate::formats::$block as Search>::WEIGHTED;
+        } )*
+    };
+}
+
+/// True if it matters to the quantizer of a type which columns are used most.
+pub fn weighs_columns(ty: crate::GgmlType) -> bool {
+    for_each_search! { is_weighted [ty] }
+    for_each_recode! { is_weighted [ty] }
+    false
+}
+
 macro_rules! install_recode {
     ([$table:ident, $recode:ident] $( ($variant:ident, $block:ident) )*) => {
         $( $table.set_recode($crate::GgmlType::$variant, $recode::<$crate::formats::$block>); )*

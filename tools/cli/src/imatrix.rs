@@ -132,7 +132,8 @@ fn collect(args: &mut ImatrixArgs, text: &Path) -> anyhow::Result<(Vec<InputSums
     let engine = args.model.load()?;
     let chunks = Chunks::new(text, engine.tokenizer(), &mut args.session, args.chunks)?;
     let mut session = args.session.session(&engine)?;
-    let options = ImatrixOptions { output: args.process_output, sketch: !args.no_sketch };
+    let (output, sketch) = (args.process_output, !args.no_sketch);
+    let options = ImatrixOptions { output, sketch, forget: false };
     session.collect_imatrix(options)?;
     let bar = chunks.progress()?;
     let _interruptible = process::Interruptible::new(session.cancel_handle())?;

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod bench_record;
+mod calibrating;
 mod catalog;
 mod chat;
 mod check;

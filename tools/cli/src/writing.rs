@@ -23,6 +23,7 @@ use siskin_convert::{
 use siskin_quant::table::KernelTable;
 
 use crate::args::parse_bytes;
+use crate::calibrating::{Calibrate, calibrate};
 use crate::{download, output, process};
 
 /// Which tensor gets which type.
@@ -50,9 +51,13 @@ pub struct TypeArgs {
     #[arg(long, visible_alias = "token-embedding-type", value_name = "TYPE")]
     pub embedding_type: Option<String>,
     /// An importance matrix (`siskin imatrix` makes one): which columns matter more, and which are
-    /// used together. The smallest types need it (see below), and it makes the others much better.
+    /// used together. The smallest types need one (see below), and it makes the others much better.
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
+    /// How to find out which columns matter without --imatrix: the model reads a text that is built
+    /// in [default: quick; full for the types that need an importance matrix].
+    #[arg(long, value_name = "HOW", conflicts_with = "imatrix")]
+    pub calibrate: Option<Calibrate>,
     /// Quantize tensors that are quantized already. This loses more than quantizing the original.
     #[arg(long)]
     pub allow_requantize: bool,
@@ -74,6 +79,7 @@ impl TypeArgs {
             output: ty(&self.output_type).context("--output-type")?,
             embedding: ty(&self.embedding_type).context("--embedding-type")?,
             imatrix: self.imatrix.is_some(),
+            calibrated: self.imatrix.is_none() && self.calibrate != Some(Calibrate::None),
             requantize: self.allow_requantize,
             ..PlanOptions::new(file_type)
         })
@@ -164,7 +170,7 @@ pub fn write(
         None if args.keep_split => Split::Keep,
         None => Split::None,
     };
-    let plan_options = match (name, types.wanted_size()) {
+    let mut plan_options = match (name, types.wanted_size()) {
         (Some(name), None) => types.options(file_type(name)?)?,
         // The file type counts for nothing then.
         (None, Some(_)) => types.options(&FILE_TYPES[0])?,
@@ -175,10 +181,17 @@ pub fn write(
         // Said before the work; of parts the names are known only when the types are.
         refuse_existing(&[out.to_path_buf()], args.force)?;
     }
-    let imatrix = types.imatrix.as_ref().map(Imatrix::open).transpose()?.map(Arc::new);
-    let keys = imatrix.as_deref().map(imatrix_keys).unwrap_or_default();
     let _writing = process::Uninterrupted::new()?;
     let start = Instant::now();
+    let imatrix = match &types.imatrix {
+        Some(path) => Some(Imatrix::open(path)?),
+        None => {
+            let sized = types.wanted_size().is_some();
+            calibrate(source, types.calibrate, &mut plan_options, sized, out, &table, args)?
+        }
+    };
+    let imatrix = imatrix.map(Arc::new);
+    let keys = imatrix.as_deref().map(imatrix_keys).unwrap_or_default();
     let (mut plan, choices) = match types.wanted_size() {
         Some(size) => {
             let importance = match &imatrix {
@@ -211,7 +224,10 @@ pub fn write(
     if let Some(imatrix) = &imatrix {
         options.importance = plan.importance(source.tensors(), imatrix)?;
         options.sketches = Some(imatrix.clone());
-        if imatrix.n_sketched() == 0 && plan.types.iter().any(|ty| table.can_recode(*ty)) {
+        if types.imatrix.is_some()
+            && imatrix.n_sketched() == 0
+            && plan.types.iter().any(|ty| table.can_recode(*ty))
+        {
             output::note(
                 "the importance matrix does not say which columns are used together; one that \
                  `siskin imatrix` makes of 1024 tokens and more does, and makes a better file",
@@ -222,19 +238,24 @@ pub fn write(
         return report(source, &plan, &choices, None, args);
     }
     let bar = download::progress(Some(0))?;
-    let mut progress = |progress: Progress<'_>| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
-        if process::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
+    let mut progress = on_bar(&bar);
     let written = siskin_convert::write::write(source, &plan, &table, out, &options, &mut progress);
     bar.finish_and_clear();
     let written = written.map_err(ended)?;
     report(source, &plan, &choices, Some((&written, start.elapsed().as_secs_f64())), args)
 }
 
+/// Shows how far the work is, until Ctrl-C is pressed.
+pub fn on_bar(bar: &ProgressBar) -> impl FnMut(Progress<'_>) -> ControlFlow<()> {
+    |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        if process::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
 /// The error of work that Ctrl-C may have ended.
-fn ended(error: siskin_convert::Error) -> anyhow::Error {
+pub fn ended(error: siskin_convert::Error) -> anyhow::Error {
     match error {
         siskin_convert::Error::Cancelled => process::Interrupted.into(),
         other => other.into(),

@@ -186,3 +186,21 @@ fn eight_bit_weights_become_bf16() {
     let file = GgufFile::open(&out).expect("a file");
     assert_eq!(file.tensor("blk.0.ffn_down.weight").expect("a tensor").ty, GgmlType::BF16);
 }
+
+#[test]
+fn one_step_and_two_make_the_same_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [one, between, two] = ["one", "between", "two"].map(|name| path(folder.path(), name));
+    for (model, more) in [("llama", &[][..]), ("gemma3", &["--calibrate", "full"])] {
+        let model = checkpoint(model);
+        let ok = |args: &[&str]| {
+            let ended = siskin(&[args, &["--force"]].concat());
+            assert_eq!(ended.code, 0, "{}", ended.stderr);
+            std::fs::read(args[2]).expect("a file")
+        };
+        let first = ok(&[&["convert", &model, &one, "--type", "q4_0"], more].concat());
+        ok(&["convert", &model, &between]);
+        assert!(first == ok(&[&["quantize", &between, &two, "q4_0"], more].concat()));
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 3);
+}

@@ -182,14 +182,72 @@ fn an_importance_matrix_is_used_and_named_and_not_inherited() {
         )
     };
     assert_eq!(said(&b), (Some("imatrix.gguf".into()), Some("text.txt".into())));
+    let own = Some("built-in".to_string());
+    assert_eq!(said(&a).0, own);
     // What was said of one file does not hold for what is made of it.
     let again = path(folder.path(), "again.gguf");
-    assert_eq!(said(&run(&again, &with, &["--allow-requantize"])), (None, None));
+    let none = ["--calibrate", "none", "--allow-requantize"];
+    assert_eq!(said(&run(&again, &with, &none)), (None, None));
     let other = ["--allow-requantize", "--imatrix", &matrix, "--force"];
     assert!(said(&run(&again, &with, &other)).0.is_some());
     let refusal = ["imatrix.gguf"];
     let other = path(folder.path(), "other.gguf");
     refused(&["quantize", &tiny("gemma3"), &other, "q8_0", "--imatrix", &matrix], &refusal);
+}
+
+#[test]
+fn without_a_matrix_the_model_measures_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = tiny("llama");
+    let made = |more: &[&str]| {
+        let out = path(folder.path(), "out.gguf");
+        let args = ["quantize", &model, &out, "q4_0", "--pure", "--force"];
+        let ended = siskin(&[&args[..], more].concat());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let file = GgufFile::open(&out).expect("a file");
+        let dataset = file.metadata().str("quantize.imatrix.dataset").expect("text");
+        let weights = file.tensor("blk.1.ffn_up.weight").expect("a tensor");
+        (dataset.map(String::from), file.tensor_data(weights).to_vec(), ended.stderr)
+    };
+    let dataset = |n| Some(format!("Siskin's calibration text, {n} tokens"));
+    let (plain, quick) = (made(&["--calibrate", "none"]), made(&[]));
+    let full = made(&["--calibrate", "full"]);
+    assert_eq!(plain.0, None);
+    assert_eq!((&quick.0, &full.0), (&dataset(192), &dataset(2048)));
+    assert!(plain.1 != quick.1 && quick.1 != full.1, "what is measured changes nothing");
+    assert!(made(&["--calibrate", "quick", "-t", "1", "--cpu", "scalar"]) == quick);
+    // The mix is that without a matrix, as large as llama.cpp's file.
+    let mixed = |more: &[&str]| {
+        let args = ["quantize", &model, "none.gguf", "q4_0", "--dry-run", "--json"];
+        json(&siskin(&[&args[..], more].concat()))[0]["bytes"].clone()
+    };
+    assert_eq!(mixed(&[]), mixed(&["--calibrate", "none"]));
+    // Nothing is measured for types that make nothing of it.
+    let out = path(folder.path(), "q8_0.gguf");
+    assert_eq!(siskin(&["quantize", &model, &out, "q8_0"]).code, 0);
+    let file = GgufFile::open(&out).expect("a file");
+    assert_eq!(file.metadata().str("quantize.imatrix.file").expect("text"), None);
+    let matrix = imatrix(folder.path(), &model);
+    let both = ["--imatrix", &matrix, "--calibrate", "full"];
+    refused(&[&["quantize", &model, &out, "q4_0"], &both[..]].concat(), &["cannot be used with"]);
+}
+
+#[test]
+fn a_model_that_does_not_run_is_quantized_all_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let odd = common::variant(folder.path(), &["general.architecture"], |builder| {
+        builder.put("general.architecture", "unheard-of")
+    });
+    let odd = odd.to_str().expect("UTF-8");
+    let out = path(folder.path(), "out.gguf");
+    let args = ["quantize", odd, &out, "q4_0", "--force"];
+    let ended = siskin(&args);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("unheard-of"), "{}", ended.stderr);
+    let first = fs::read(&out).expect("a file");
+    let ended = siskin(&[&args[..], &["--calibrate", "none"]].concat());
+    assert!(ended.code == 0 && !ended.stderr.contains("unheard-of"), "{}", ended.stderr);
+    assert!(fs::read(&out).expect("a file") == first);
 }
 
 #[test]

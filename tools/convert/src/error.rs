@@ -38,6 +38,9 @@ pub enum Error {
     /// A parameter is outside what it can be.
     #[error("{0}")]
     Invalid(String),
+    /// The runtime cannot run the model, so that nothing can be measured with it.
+    #[error("the model cannot be run: {0}")]
+    CannotRun(String),
     /// The caller wanted no more.
     #[error("cancelled")]
     Cancelled,

@@ -68,11 +68,6 @@ impl GgufSource {
         GgufSource::new(GgufFile::open(path)?)
     }
 
-    /// The file.
-    pub fn file(&self) -> &GgufFile {
-        &self.file
-    }
-
     /// The bytes of some rows as the file has them.
     fn bytes(&self, tensor: usize, rows: &Range<u64>) -> Result<&[u8]> {
         let info = &self.file.tensors()[tensor];
@@ -125,6 +120,10 @@ impl Source for GgufSource {
         formats::swap_bytes(desc.ty, &mut bytes)
             .map_err(|e| Error::tensor(self.path(), &desc.name, e.to_string()))?;
         Ok(Some(Cow::Owned(bytes)))
+    }
+
+    fn file(&self) -> Option<&GgufFile> {
+        Some(&self.file)
     }
 
     fn part(&self, tensor: usize) -> usize {

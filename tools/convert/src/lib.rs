@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod budget;
+pub mod calibrate;
 pub mod checkpoint;
 pub mod compare;
 mod error;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 use siskin::GgmlType;
+use siskin_quant::quantize;
 use siskin_quant::table::KernelTable;
 use siskin_quant::types::Act;
 
@@ -63,8 +64,12 @@ pub struct PlanOptions {
     pub output: Option<GgmlType>,
     /// The type of the embeddings.
     pub embedding: Option<GgmlType>,
-    /// There is an importance matrix.
+    /// The user has an importance matrix: mixes depend on it, as llama.cpp's do.
     pub imatrix: bool,
+    /// The model measures the importance of its columns itself
+    /// ([`calibrate`](crate::calibrate)): the mixes are those without a matrix, but types that need
+    /// one can be had.
+    pub calibrated: bool,
     /// Tensors that are quantized already may be quantized to another type, which loses more.
     pub requantize: bool,
 }
@@ -79,6 +84,7 @@ impl PlanOptions {
             output: None,
             embedding: None,
             imatrix: false,
+            calibrated: false,
             requantize: false,
         }
     }
@@ -232,6 +238,26 @@ impl Plan {
         Ok(all)
     }
 
+    /// True if a matrix of a layer gets a type for which it matters which of its columns are used
+    /// most.
+    pub fn weighs_columns(&self, tensors: &[TensorDesc]) -> bool {
+        let of_layer =
+            |t: &TensorDesc| !matches!(Role::of(&t.name), Role::Output | Role::TokenEmbd);
+        let weighs = |(t, ty): (&TensorDesc, &GgmlType)| {
+            *ty != t.ty && quantize::weighs_columns(*ty) && of_layer(t)
+        };
+        tensors.iter().zip(&self.types).any(weighs)
+    }
+
+    /// True if a type was given that is of no use where nothing is known of the columns.
+    pub fn needs_imatrix(&self, tensors: &[TensorDesc]) -> bool {
+        let file = FileType::from_number(self.file_type);
+        let needs = |(t, ty): (&TensorDesc, &GgmlType)| {
+            *ty != t.ty && file.is_some_and(|f| mix::needs_imatrix(Role::of(&t.name), *ty, f))
+        };
+        tensors.iter().zip(&self.types).any(needs)
+    }
+
     /// Bytes of the tensors' data.
     pub fn n_bytes(&self, tensors: &[TensorDesc]) -> u64 {
         let bytes = |(tensor, ty): (&TensorDesc, &GgmlType)| n_bytes(tensor, *ty);
@@ -293,10 +319,10 @@ fn check(
     }
     let file = options.file_type;
     let blind = named(&|t, ty| ty != t.ty && mix::needs_imatrix(Role::of(&t.name), ty, file));
-    if !blind.is_empty() && !options.imatrix {
+    if !blind.is_empty() && !options.imatrix && !options.calibrated {
         return Err(Error::Invalid(format!(
-            "types this small need an importance matrix (--imatrix FILE; `siskin imatrix` makes \
-             one): {}",
+            "types this small need an importance matrix (--imatrix FILE, which `siskin imatrix` \
+             makes, or --calibrate full): {}",
             some(&blind)
         )));
     }

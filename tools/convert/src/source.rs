@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use siskin::GgmlType;
-use siskin::gguf::Builder;
+use siskin::gguf::{Builder, GgufFile};
 
 use crate::Result;
 
@@ -89,6 +89,11 @@ pub trait Source: Sync {
     /// The rows cannot be read.
     fn raw(&self, _tensor: usize, _rows: Range<u64>) -> Result<Option<Cow<'_, [u8]>>> {
         Ok(None)
+    }
+
+    /// The GGUF file that this is, if it is one.
+    fn file(&self) -> Option<&GgufFile> {
+        None
     }
 
     /// Which part of a source in several parts the tensor is in, from 0.

@@ -256,9 +256,40 @@ pub fn write(
     options: &WriteOptions,
     progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Written> {
+    let parts = parts(source, plan, table, out, options, progress)?;
+    let (paths, data_bytes) = (parts.paths.clone(), plan.n_bytes(source.tensors()));
+    parts.commit()?;
+    Ok(Written { paths, data_bytes })
+}
+
+/// Writes a file that stands beside `out`, under another name, until it is dropped. It has the types
+/// that the source has.
+pub(crate) fn write_temporary(
+    source: &dyn Source,
+    table: &KernelTable,
+    out: &Path,
+    threads: Option<usize>,
+    progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<AtomicFile> {
+    let types = source.tensors().iter().map(|t| t.ty).collect();
+    let plan = Plan { types, file_type: 0, notes: Vec::new() };
+    let options = WriteOptions { threads, overwrite: true, ..WriteOptions::default() };
+    let files = parts(source, &plan, table, out, &options, progress)?.finish()?;
+    let none = || siskin::Error::Internal("nothing was written".into());
+    Ok(files.into_iter().next().ok_or_else(none)?)
+}
+
+/// Computes and writes everything; no file has its name yet.
+fn parts(
+    source: &dyn Source,
+    plan: &Plan,
+    table: &KernelTable,
+    out: &Path,
+    options: &WriteOptions,
+    progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Parts> {
     let tensors = source.tensors();
     let parts = Parts::new(source, plan, out, options)?;
-    let (paths, data_bytes) = (parts.paths.clone(), plan.n_bytes(tensors));
     let feedbacks = Feedbacks::new(tensors, plan, table, options.sketches.as_deref());
     let slices = slices(tensors, &plan.types, &feedbacks);
     let pool = pool(options.threads)?;
@@ -313,9 +344,8 @@ pub fn write(
         // If computing failed, the writer has seen fewer tensors than it should: dropped, it
         // removes what it wrote.
         computed?;
-        written?.commit()
-    })?;
-    Ok(Written { paths, data_bytes })
+        written
+    })
 }
 
 /// Threads to work with.
@@ -411,13 +441,17 @@ impl Parts {
         Ok(self)
     }
 
-    /// Gives all parts their names, when all of them are on the disk.
-    fn commit(mut self) -> Result<()> {
+    /// Ends all parts.
+    fn finish(mut self) -> Result<Vec<AtomicFile>> {
         while !self.builders.is_empty() {
             self.begin()?;
         }
-        let finished = self.writers.into_iter().map(Writer::finish);
-        let mut files = finished.collect::<Result<Vec<_>, _>>()?;
+        Ok(self.writers.into_iter().map(Writer::finish).collect::<Result<_, _>>()?)
+    }
+
+    /// Gives all parts their names, when all of them are on the disk.
+    fn commit(self) -> Result<()> {
+        let mut files = self.finish()?;
         files.iter_mut().try_for_each(AtomicFile::sync)?;
         files.into_iter().try_for_each(|file| Ok(file.commit()?))
     }

@@ -15,8 +15,11 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use siskin::GgmlType;
 use siskin::model::{InputSums, SKETCH, sketch_signs};
+use siskin_convert::calibrate::{Amount, Calibrator};
 use siskin_convert::write::write;
-use siskin_convert::{FILE_TYPES, FileType, Imatrix, Plan, PlanOptions, WriteOptions};
+use siskin_convert::{
+    FILE_TYPES, FileType, GgufSource, Imatrix, Plan, PlanOptions, Source, WriteOptions,
+};
 use siskin_quant::table::KernelTable;
 
 use support::{Memory, weights};
@@ -142,6 +145,35 @@ fn files(table: &KernelTable, threads: usize) -> BTreeMap<String, String> {
     files
 }
 
+/// A digest of what a model measures of itself, and of a file that is made with that.
+fn calibrated(table: &KernelTable, threads: usize) -> BTreeMap<String, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/archs/llama.gguf");
+    let source = GgufSource::open(&model).expect("a model");
+    let go_on = &mut |_: siskin_convert::Progress<'_>| ControlFlow::Continue(());
+    let mut digests = BTreeMap::new();
+    for (name, amount) in [("quick", Amount::Quick), ("full", Amount::Full)] {
+        let threads = Some(threads);
+        let calibrator = Calibrator::new(&source, amount, &out, table, threads, go_on);
+        let imatrix = calibrator.and_then(|c| c.run(&mut |_| ())).expect("a model that runs");
+        let sums = imatrix.entries().flat_map(|(_, entry)| entry.sums());
+        let sums: Vec<u8> = sums.flat_map(|sum| sum.to_le_bytes()).collect();
+        digests.insert(format!("calibrated {name}"), hex(&sums));
+        let file_type = FileType::from_name("q4_0").expect("a file type");
+        let options = PlanOptions { calibrated: true, ..PlanOptions::new(file_type) };
+        let plan = Plan::new(&source, &options, table).expect("a plan");
+        let importance = plan.importance(source.tensors(), &imatrix).expect("all of them");
+        let sketches = Some(Arc::new(imatrix));
+        let options = WriteOptions { threads, importance, sketches, ..WriteOptions::default() };
+        write(&source, &plan, table, &out, &options, go_on).expect("written");
+        let digest = hex(&fs::read(&out).expect("a file"));
+        digests.insert(format!("file q4_0 calibrated {name}"), digest);
+        fs::remove_file(&out).expect("removed");
+    }
+    digests
+}
+
 #[test]
 fn bytes_are_the_same_at_every_level_and_those_recorded() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/quantized.json");
@@ -154,6 +186,7 @@ fn bytes_are_the_same_at_every_level_and_those_recorded() {
         let table = KernelTable::for_level(level).expect("a level of this CPU");
         let mut found = types(&table);
         found.extend(files(&table, [1, 2, 8][i % 3]));
+        found.extend(calibrated(&table, [2, 8, 1][i % 3]));
         let expected = expected.get_or_insert_with(|| {
             if std::env::var_os("SISKIN_RECORD").is_some() {
                 let json = serde_json::to_string_pretty(&found).expect("JSON");
