@@ -55,6 +55,13 @@ fn products<const N: usize>(
     matmul(team, table, &mut list, &matrices[..next.len()]);
 }
 
+/// Gives the pages of weights that were multiplied back, if that is wanted.
+fn used(imatrix: Option<&Collector>, weights: &[&Weight]) {
+    if imatrix.is_some_and(|imatrix| imatrix.forget) {
+        weights.iter().for_each(|weight| weight.forget());
+    }
+}
+
 impl Pass<'_, '_> {
     /// Runs `tokens` at the positions from `pos` on, and leaves the residual stream of all of them,
     /// or only of the last, in `ws.x`. Returns how many rows that is.
@@ -81,20 +88,12 @@ impl Pass<'_, '_> {
                 Some(next) => self.feed_forward(layer, l, rows, &[&next.q, &next.k, &next.v])?,
                 None => self.feed_forward(layer, l, rows, &[&self.model.weights.output])?,
             }
-            if self.forgets() {
-                layer.matrices().iter().for_each(|weight| weight.forget());
-            }
         }
         if last_only && n > 1 && self.imatrix.is_some() {
             let e = h.n_embd;
             self.ws.x.copy_within((n - 1) * e..n * e, 0);
         }
         Ok(if last_only { 1 } else { n })
-    }
-
-    /// True if a weight's pages are given back when it was used.
-    fn forgets(&self) -> bool {
-        self.imatrix.as_ref().is_some_and(|imatrix| imatrix.forget)
     }
 
     /// The logits of `rows` rows of the residual stream from `first` on, in `logits`.
@@ -113,9 +112,7 @@ impl Pass<'_, '_> {
             imatrix.add_output(self.team, input);
         }
         products(self.team, self.table, &ws.inputs, [&weights.output], [&mut *logits], &[]);
-        if self.forgets() {
-            weights.output.forget();
-        }
+        used(self.imatrix.as_deref(), &[&weights.output]);
         if h.logit_softcap > 0.0 {
             self.team.for_rows(logits, h.n_vocab, |_, row| ops.softcap(row, h.logit_softcap));
         }
@@ -172,6 +169,7 @@ impl Pass<'_, '_> {
             [&mut *q, &mut *k, &mut *v],
             &[&layer.attn_output],
         );
+        used(self.imatrix.as_deref(), &weights);
 
         let angles = if h.windows[l] != usize::MAX && h.rope_window != h.rope {
             &ws.angles_window
@@ -215,6 +213,7 @@ impl Pass<'_, '_> {
         }
         let next = [&layer.gate, &layer.up];
         products(team, table, &ws.inputs, [&layer.attn_output], [&mut *part], &next);
+        used(self.imatrix.as_deref(), &[&layer.attn_output]);
         let x = &mut ws.x[..rows * e];
         let bias = layer.attn_output_bias.as_deref();
         finish_part(h, team, table, bias, layer.attn_post_norm.as_deref(), part, x);
@@ -238,6 +237,7 @@ impl Pass<'_, '_> {
         }
         let (gate, up) = (&mut ws.gate[..n * f], &mut ws.up[..n * f]);
         products(team, table, &ws.inputs, weights, [&mut *gate, &mut *up], &[&layer.down]);
+        used(self.imatrix.as_deref(), &weights);
         if let Some(bias) = &layer.up_bias {
             team.for_rows(up, f, |_, row| ops.add(row, bias));
         }
@@ -253,6 +253,7 @@ impl Pass<'_, '_> {
             imatrix.add(team, l, Input::Down, gate);
         }
         products(team, table, &ws.inputs, [&layer.down], [&mut *part], next);
+        used(self.imatrix.as_deref(), &[&layer.down]);
         let x = &mut ws.x[..n * e];
         let bias = layer.down_bias.as_deref();
         finish_part(h, team, table, bias, layer.ffn_post_norm.as_deref(), part, x);

@@ -44,8 +44,8 @@ pub struct ImatrixOptions {
     pub output: bool,
     /// A sketch of each input too.
     pub sketch: bool,
-    /// Gives the memory of each layer's pages back when a batch has gone through it: for those who
-    /// read a text once and want no more of the file in memory than a layer.
+    /// Gives the memory of a matrix's pages back each time it was multiplied: for those who read a text
+    /// once and want no more of the file in memory than what is at work.
     pub forget: bool,
 }
 

@@ -131,13 +131,6 @@ pub struct Layer {
     pub ffn_post_norm: Option<Vec<f32>>,
 }
 
-impl Layer {
-    /// The matrices.
-    pub(crate) fn matrices(&self) -> [&Weight; 7] {
-        [&self.q, &self.k, &self.v, &self.attn_output, &self.gate, &self.up, &self.down]
-    }
-}
-
 /// All tensors of a model.
 pub struct Weights {
     /// `[n_vocab][n_embd]`

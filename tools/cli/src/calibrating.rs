@@ -9,47 +9,86 @@ use siskin_convert::calibrate::{Amount, Calibrator};
 use siskin_convert::{Error, Imatrix, Plan, PlanOptions, Source};
 use siskin_quant::table::KernelTable;
 
-use crate::writing::{OutputArgs, ended, on_bar};
-use crate::{download, output, process};
+use crate::process;
+use crate::writing::{OutputArgs, TypeArgs, ended, on_bar};
 
 /// How the importance of columns is measured where no file says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Calibrate {
-    /// 192 tokens: less time than quantizing takes.
+    /// 192 tokens.
     Quick,
-    /// 2048 tokens, and which columns are used together: better yet, in several times the time.
+    /// Up to 2048 tokens, and which columns are used together: better, and slower.
     Full,
     /// Not at all: all columns count alike.
     None,
 }
 
-/// Measures what `options` need for a file at `out`, of the types that they say, or (`sized`) of
-/// types that are still to be chosen. `None` where nothing has to be known. Where the model cannot
-/// be run, that is said, and the options are told that nothing is known.
+/// Measures what `options` need for a file at `out`, of the types that they say, or of types that are
+/// still to be chosen for a size. `None` where nothing has to be known. Where the model cannot be run,
+/// that is noted, unless it was asked for, and the options are told that nothing is known.
 pub fn calibrate(
     source: &dyn Source,
-    how: Option<Calibrate>,
+    types: &TypeArgs,
     options: &mut PlanOptions,
-    sized: bool,
     out: &Path,
     table: &KernelTable,
     args: &OutputArgs,
+    notes: &mut Vec<String>,
 ) -> anyhow::Result<Option<Imatrix>> {
-    let mut amount = match how {
+    let asked = types.calibrate.is_some();
+    let mut amount = match types.calibrate {
         _ if !options.calibrated => return Ok(None),
         Some(Calibrate::Full) => Amount::Full,
         _ => Amount::Quick,
     };
-    if !sized {
+    if types.wanted_size().is_some() {
+        Plan::fixed(source, options, table)?;
+    } else {
         let (tensors, plan) = (source.tensors(), Plan::new(source, options, table)?);
-        if args.dry_run || !plan.weighs_columns(tensors) {
+        if !plan.weighs_columns(tensors) {
+            if asked {
+                notes.push("--calibrate changes nothing of these types".into());
+            }
             return Ok(None);
         }
-        if how.is_none() && plan.needs_imatrix(tensors) {
+        if args.dry_run {
+            return Ok(None);
+        }
+        if !asked && plan.needs_imatrix(tensors) {
             amount = Amount::Full;
         }
     }
-    let copying = download::progress(Some(0))?;
+    // Nothing is written beside the output of a dry run.
+    let elsewhere = std::env::temp_dir().join("siskin");
+    let out = if args.dry_run { &elsewhere } else { out };
+    match measure(source, amount, out, table, args)? {
+        Err(Error::CannotRun(reason)) if !asked => {
+            options.calibrated = false;
+            notes.push(format!(
+                "which columns matter was not measured, since the model cannot be run: {reason}"
+            ));
+            Ok(None)
+        }
+        Err(error @ (Error::Siskin(_) | Error::Io { .. })) => {
+            let doing = "the model could not measure which of its columns matter, which \
+                         --calibrate none does without";
+            Err(anyhow::Error::new(error).context(doing))
+        }
+        result => Ok(Some(result.map_err(ended)?)),
+    }
+}
+
+/// Loads the model, and has it read the text.
+fn measure(
+    source: &dyn Source,
+    amount: Amount,
+    out: &Path,
+    table: &KernelTable,
+    args: &OutputArgs,
+) -> anyhow::Result<siskin_convert::Result<Imatrix>> {
+    let copying = ProgressBar::new(0).with_style(ProgressStyle::with_template(
+        "{bar:30} {bytes}/{total_bytes} copied, to run the model, {eta} left",
+    )?);
     let reading = ProgressBar::new(0).with_style(ProgressStyle::with_template(
         "{bar:30} {pos}/{len} tokens read, to see which columns matter ({elapsed})",
     )?);
@@ -65,14 +104,6 @@ pub fn calibrate(
     };
     let measured = calibrator.and_then(read);
     reading.finish_and_clear();
-    match measured {
-        Err(Error::CannotRun(reason)) => {
-            output::note(&format!(
-                "which columns matter was not measured, since the model cannot be run: {reason}"
-            ));
-            options.calibrated = false;
-            Ok(None)
-        }
-        result => result.map(Some).map_err(ended),
-    }
+    // Also where that came too late to stop anything.
+    Ok(if process::interrupted() { Err(Error::Cancelled) } else { measured })
 }

@@ -33,10 +33,13 @@ impl Interruptible {
     /// For the session of `handle`.
     pub fn new(handle: CancelHandle) -> anyhow::Result<Interruptible> {
         handle_interrupts()?;
-        PRESSED.store(false, Ordering::Relaxed);
+        forget_pressed();
         // Nor may one that came as the last answer ended stop this one.
         handle.clear();
-        set_current(Some(handle));
+        set_current(Some(handle.clone()));
+        if interrupted() {
+            handle.cancel();
+        }
         Ok(Interruptible(()))
     }
 }
@@ -45,6 +48,13 @@ impl Drop for Interruptible {
     fn drop(&mut self) {
         // Pressed later, it must not stop the next answer.
         set_current(None);
+        forget_pressed();
+    }
+}
+
+/// Forgets that Ctrl-C was pressed, unless it is to end a work of which this is a part.
+fn forget_pressed() {
+    if !UNINTERRUPTED.load(Ordering::Relaxed) {
         PRESSED.store(false, Ordering::Relaxed);
     }
 }

@@ -140,8 +140,15 @@ fn describe(shape: &str, ty: &str) -> anyhow::Result<(Builder, Vec<TensorDesc>)>
     b.put("llama.rope.freq_base", &500_000f32)?;
     b.put("tokenizer.ggml.model", "gpt2")?;
     b.put("tokenizer.ggml.pre", "llama-bpe")?;
-    // A vocabulary that says nothing, but is as long as the real one.
-    let tokens: Vec<String> = (0..s.n_vocab).map(|i| format!("t{i}")).collect();
+    // A vocabulary as long as the real one, of which only ASCII means something (a space is Ġ in the
+    // byte-level alphabet, a new line Ċ): enough for any text to have tokens.
+    let token = |i| match char::from_u32(i as u32) {
+        Some(' ') => "Ġ".to_string(),
+        Some('\n') => "Ċ".to_string(),
+        Some(c) if c.is_ascii_graphic() => c.to_string(),
+        _ => format!("t{i}"),
+    };
+    let tokens: Vec<String> = (0..s.n_vocab).map(token).collect();
     let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
     b.put("tokenizer.ggml.tokens", &tokens[..])?;
     b.put("tokenizer.ggml.merges", &["t 0"][..])?;

@@ -12,6 +12,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use siskin::GgmlType;
+use siskin::gguf::AtomicFile;
 use siskin_convert::budget::{Budget, Choice, Size};
 use siskin_convert::mix::{Role, is_quantized};
 use siskin_convert::plan::{n_bytes, weight_type};
@@ -50,12 +51,13 @@ pub struct TypeArgs {
     /// The type of the embeddings.
     #[arg(long, visible_alias = "token-embedding-type", value_name = "TYPE")]
     pub embedding_type: Option<String>,
-    /// An importance matrix (`siskin imatrix` makes one): which columns matter more, and which are
-    /// used together. The smallest types need one (see below), and it makes the others much better.
+    /// An importance matrix (`siskin imatrix` makes one of a text of yours): which columns matter
+    /// more, and which are used together. All types below Q8_0 are better with one.
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// How to find out which columns matter without --imatrix: the model reads a text that is built
-    /// in [default: quick; full for the types that need an importance matrix].
+    /// in [default: quick, and full for types that are of no use without]. Needs room for a copy of a
+    /// checkpoint.
     #[arg(long, value_name = "HOW", conflicts_with = "imatrix")]
     pub calibrate: Option<Calibrate>,
     /// Quantize tensors that are quantized already. This loses more than quantizing the original.
@@ -158,7 +160,7 @@ pub fn write(
     types: &TypeArgs,
     out: &Path,
     args: &OutputArgs,
-    notes: Vec<String>,
+    mut notes: Vec<String>,
 ) -> anyhow::Result<()> {
     let table = match &args.cpu {
         Some(level) => KernelTable::for_level(level),
@@ -180,15 +182,14 @@ pub fn write(
     if !args.dry_run && split == Split::None {
         // Said before the work; of parts the names are known only when the types are.
         refuse_existing(&[out.to_path_buf()], args.force)?;
+        // Where nothing can be written, too.
+        drop(AtomicFile::create(out)?);
     }
     let _writing = process::Uninterrupted::new()?;
     let start = Instant::now();
     let imatrix = match &types.imatrix {
         Some(path) => Some(Imatrix::open(path)?),
-        None => {
-            let sized = types.wanted_size().is_some();
-            calibrate(source, types.calibrate, &mut plan_options, sized, out, &table, args)?
-        }
+        None => calibrate(source, types, &mut plan_options, out, &table, args, &mut notes)?,
     };
     let imatrix = imatrix.map(Arc::new);
     let keys = imatrix.as_deref().map(imatrix_keys).unwrap_or_default();
@@ -235,14 +236,15 @@ pub fn write(
         }
     }
     if args.dry_run {
-        return report(source, &plan, &choices, None, args);
+        return report(source, &plan, &choices, imatrix.as_deref(), None, args);
     }
     let bar = download::progress(Some(0))?;
     let mut progress = on_bar(&bar);
     let written = siskin_convert::write::write(source, &plan, &table, out, &options, &mut progress);
     bar.finish_and_clear();
     let written = written.map_err(ended)?;
-    report(source, &plan, &choices, Some((&written, start.elapsed().as_secs_f64())), args)
+    let written = (&written, start.elapsed().as_secs_f64());
+    report(source, &plan, &choices, imatrix.as_deref(), Some(written), args)
 }
 
 /// Shows how far the work is, until Ctrl-C is pressed.
@@ -262,11 +264,14 @@ pub fn ended(error: siskin_convert::Error) -> anyhow::Error {
     }
 }
 
-/// What a file says of the importance matrix that it was made with, in llama.cpp's keys. Of the
-/// path no more than the name.
+/// Of the path of an importance matrix no more than the name.
+fn file_name(imatrix: &Imatrix) -> String {
+    imatrix.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What a file says of the importance matrix that it was made with, in llama.cpp's keys.
 fn imatrix_keys(imatrix: &Imatrix) -> Vec<(String, Key)> {
-    let name = imatrix.path().file_name().unwrap_or_default().to_string_lossy();
-    let mut keys = vec![("quantize.imatrix.file".to_string(), Key::Str(name.into_owned()))];
+    let mut keys = vec![("quantize.imatrix.file".to_string(), Key::Str(file_name(imatrix)))];
     if let Some(dataset) = imatrix.datasets.first() {
         keys.push(("quantize.imatrix.dataset".to_string(), Key::Str(dataset.clone())));
     }
@@ -317,6 +322,7 @@ fn report(
     source: &dyn Source,
     plan: &Plan,
     choices: &[Choice],
+    imatrix: Option<&Imatrix>,
     written: Option<(&Written, f64)>,
     args: &OutputArgs,
 ) -> anyhow::Result<()> {
@@ -346,6 +352,7 @@ fn report(
             "bytes": after,
             "bits_per_weight": bits,
             "notes": plan.notes,
+            "imatrix": imatrix.map(|i| json!({ "file": file_name(i), "datasets": i.datasets })),
             "types": types,
             "tensors": tensors.iter().zip(&plan.types).enumerate().map(each).collect::<Vec<_>>(),
         }));
@@ -361,6 +368,10 @@ fn report(
     }
     let (before, after) = (output::bytes(before), output::bytes(after));
     writeln!(text, "{before} -> {after}, {bits:.2} bits for each weight")?;
+    if let Some(imatrix) = imatrix {
+        let datasets = imatrix.datasets.join(", ");
+        writeln!(text, "importance of columns: {} ({datasets})", file_name(imatrix))?;
+    }
     if let Some((written, seconds)) = written {
         let paths: Vec<_> = written.paths.iter().map(|p| p.display().to_string()).collect();
         writeln!(text, "{} ({seconds:.1} s)", paths.join(", "))?;

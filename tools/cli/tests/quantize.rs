@@ -45,7 +45,10 @@ fn the_file_is_the_same_at_every_level_and_with_any_threads() {
         let out = path(folder.path(), &format!("{level}.gguf"));
         let threads = ["1", "2", "8"][i % 3];
         let args = ["quantize", &shape, &out, "q8_0", "--allow-requantize", "--cpu", level];
-        let ended = siskin(&[&args[..], &["-t", threads, "--tensor", "attn_q=q5_0"]].concat());
+        let ended = siskin(
+            &[&args[..], &["-t", threads, "--calibrate", "none", "--tensor", "attn_q=q5_0"]]
+                .concat(),
+        );
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         let bytes = fs::read(&out).expect("a file");
         fs::remove_file(&out).expect("removed");
@@ -182,7 +185,7 @@ fn an_importance_matrix_is_used_and_named_and_not_inherited() {
         )
     };
     assert_eq!(said(&b), (Some("imatrix.gguf".into()), Some("text.txt".into())));
-    let own = Some("built-in".to_string());
+    let own = Some("built-in calibration".to_string());
     assert_eq!(said(&a).0, own);
     // What was said of one file does not hold for what is made of it.
     let again = path(folder.path(), "again.gguf");
@@ -222,9 +225,19 @@ fn without_a_matrix_the_model_measures_its_own() {
         json(&siskin(&[&args[..], more].concat()))[0]["bytes"].clone()
     };
     assert_eq!(mixed(&[]), mixed(&["--calibrate", "none"]));
+    let sizes = ["none", "quick", "full"].map(|how| {
+        let out = path(folder.path(), &format!("{how}.gguf"));
+        let args = ["quantize", &model, &out, "q4_0", "--calibrate", how, "--json"];
+        let said = json(&siskin(&args));
+        assert_eq!(said[0]["imatrix"].is_null(), how == "none");
+        said[0]["bytes"].clone()
+    });
+    assert!(sizes.iter().all(|size| *size == mixed(&[])));
     // Nothing is measured for types that make nothing of it.
     let out = path(folder.path(), "q8_0.gguf");
     assert_eq!(siskin(&["quantize", &model, &out, "q8_0"]).code, 0);
+    let asked = ["quantize", &model, &out, "q8_0", "--calibrate", "full", "--dry-run"];
+    assert!(siskin(&asked).stderr.contains("changes nothing"));
     let file = GgufFile::open(&out).expect("a file");
     assert_eq!(file.metadata().str("quantize.imatrix.file").expect("text"), None);
     let matrix = imatrix(folder.path(), &model);
@@ -248,6 +261,62 @@ fn a_model_that_does_not_run_is_quantized_all_the_same() {
     let ended = siskin(&[&args[..], &["--calibrate", "none"]].concat());
     assert!(ended.code == 0 && !ended.stderr.contains("unheard-of"), "{}", ended.stderr);
     assert!(fs::read(&out).expect("a file") == first);
+    // Who asks for it gets it or an error.
+    refused(&[&args[..], &["--calibrate", "quick"]].concat(), &["cannot be run", "unheard-of"]);
+    // A key of the wrong type is no concern of who quantizes.
+    let odd = common::variant(folder.path(), &["llama.rope.freq_base"], |builder| {
+        builder.put("llama.rope.freq_base", "many")
+    });
+    let ended = siskin(&["quantize", odd.to_str().expect("UTF-8"), &out, "q4_0", "--force"]);
+    assert!(ended.code == 0 && ended.stderr.contains("rope.freq_base"), "{}", ended.stderr);
+}
+
+#[test]
+fn what_is_measured_is_the_same_of_every_form_of_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = tiny("llama");
+    let quantized = |from: &str, more: &[&str]| {
+        let out = path(folder.path(), "out.gguf");
+        let args = ["quantize", from, &out, "q4_0", "--force"];
+        let ended = siskin(&[&args[..], more].concat());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        fs::read(out).expect("a file")
+    };
+    let want = quantized(&model, &[]);
+    // As many threads as there are cores.
+    assert!(quantized(&model, &["-t", "0"]) == want);
+    let parts = path(folder.path(), "parts.gguf");
+    let split = ["quantize", &model, &parts, "f32", "--split-size", "60K", "--json"];
+    let parts = json(&siskin(&split));
+    assert!(quantized(parts[0]["paths"][0].as_str().expect("a path"), &[]) == want);
+    let turned = path(folder.path(), "big.gguf");
+    common::big_endian(Path::new(&turned));
+    assert!(quantized(&turned, &[]) == want);
+    // Only what was asked for is there.
+    let parts = parts[0]["paths"].as_array().expect("paths").len();
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), parts + 2);
+    // Of a size, too, and without a trace where nothing shall be written.
+    let sized = |more: &[&str]| {
+        let out = path(folder.path(), "out.gguf");
+        let args = ["quantize", &turned, &out, "--bpw", "9", "--force", "--json"];
+        json(&siskin(&[&args[..], more].concat()))[0]["tensors"].clone()
+    };
+    let dry = sized(&["--dry-run"]);
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), parts + 2);
+    assert_eq!(dry, sized(&[]));
+    assert_ne!(dry, sized(&["--calibrate", "none"]));
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_named_before_anything_is_measured_or_after() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let odd = common::with_weight(folder.path(), "blk.1.ffn_up.weight", f32::NAN);
+    let odd = odd.to_str().expect("UTF-8");
+    let out = path(folder.path(), "out.gguf");
+    let parts = ["blk.1.ffn_up.weight", "row 0, column 0", "NaN"];
+    refused(&["quantize", odd, &out, "q4_0"], &parts);
+    refused(&["quantize", odd, &out, "q4_0", "--calibrate", "none"], &parts);
+    assert!(!Path::new(&out).exists());
 }
 
 #[test]
@@ -317,7 +386,9 @@ fn whoever_ends_it_nothing_is_left() {
     let twice = [Signal::SIGINT, Signal::SIGINT];
     for signals in [&twice[..], &[Signal::SIGTERM]] {
         let args = ["quantize", &shape, &out, "iq3_s", "--allow-requantize", "-t", "1"];
-        let mut child = common::command(&args).spawn().expect("the command starts");
+        let mut writing = common::command(&args);
+        writing.args(["--calibrate", "none"]);
+        let mut child = writing.spawn().expect("the command starts");
         // It is at work when there is something that could be left.
         let start = Instant::now();
         while fs::read_dir(folder.path()).expect("a folder").count() < 2 {
@@ -330,5 +401,15 @@ fn whoever_ends_it_nothing_is_left() {
         }
         assert_eq!(child.wait().expect("an end").code(), Some(130));
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        // And while the model is loaded, or reads: it says nothing of either.
+        for wait in [100, 500] {
+            let mut reading = common::command(&args);
+            reading.args(["--calibrate", "full"]);
+            let mut child = reading.spawn().expect("the command starts");
+            std::thread::sleep(Duration::from_millis(wait));
+            kill(Pid::from_raw(child.id() as i32), signals[0]).expect("a process");
+            assert_eq!(child.wait().expect("an end").code(), Some(130));
+            assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        }
     }
 }

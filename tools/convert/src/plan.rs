@@ -184,22 +184,33 @@ impl Plan {
         progress: &(dyn Fn(usize, usize) -> bool + Sync),
     ) -> Result<(Plan, Vec<Choice>)> {
         // What is not chosen: exact, if nobody says otherwise.
+        let fixed = Plan::fixed(source, options, table)?;
+        let tied = mix::tied(source.tensors());
+        let free = |tensor: &TensorDesc| options.named(tensor, tied).is_none();
+        let mut made = budget.choose(source, &fixed, &free, table, progress)?;
+        made.0.notes = fixed.notes;
+        Ok(made)
+    }
+
+    /// What [`for_size`](Self::for_size) does not choose, by whatever size; other matrices are as
+    /// exact as they are.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), which is better known before the long work.
+    pub fn fixed(source: &dyn Source, options: &PlanOptions, table: &KernelTable) -> Result<Plan> {
         let fixed = PlanOptions { pure: true, ..options.clone() };
         let fixed = PlanOptions { file_type: exact(), ..fixed };
         let fixed = Plan::new(source, &fixed, table)?;
         let tensors = source.tensors();
         let tied = mix::tied(tensors);
-        let free = |tensor: &TensorDesc| options.named(tensor, tied).is_none();
-        // Before the long work: what is free is quantized, whatever the size.
-        let quantized = |(t, ty): (&TensorDesc, &GgmlType)| match free(t) && mix::is_quantized(t) {
+        let free = |t: &TensorDesc| options.named(t, tied).is_none() && mix::is_quantized(t);
+        let quantized = |(t, ty): (&TensorDesc, &GgmlType)| match free(t) {
             true => GgmlType::Q8_0,
             false => *ty,
         };
         let all: Vec<_> = tensors.iter().zip(&fixed.types).map(quantized).collect();
         check(source, &all, options, table)?;
-        let mut made = budget.choose(source, &fixed, &free, table, progress)?;
-        made.0.notes = fixed.notes;
-        Ok(made)
+        Ok(fixed)
     }
 
     /// The importance of the columns of each tensor that is quantized, as
@@ -238,8 +249,8 @@ impl Plan {
         Ok(all)
     }
 
-    /// True if a matrix of a layer gets a type for which it matters which of its columns are used
-    /// most.
+    /// True if a matrix gets a type for which it matters which of its columns are used most. Of
+    /// embeddings and output that is not measured, as in llama.cpp.
     pub fn weighs_columns(&self, tensors: &[TensorDesc]) -> bool {
         let of_layer =
             |t: &TensorDesc| !matches!(Role::of(&t.name), Role::Output | Role::TokenEmbd);

@@ -160,6 +160,10 @@ fn calibrated(table: &KernelTable, threads: usize) -> BTreeMap<String, String> {
         let sums = imatrix.entries().flat_map(|(_, entry)| entry.sums());
         let sums: Vec<u8> = sums.flat_map(|sum| sum.to_le_bytes()).collect();
         digests.insert(format!("calibrated {name}"), hex(&sums));
+        let saved = folder.path().join("imatrix");
+        imatrix.save(&saved).expect("saved");
+        digests.insert(format!("imatrix {name}"), hex(&fs::read(&saved).expect("a file")));
+        fs::remove_file(&saved).expect("removed");
         let file_type = FileType::from_name("q4_0").expect("a file type");
         let options = PlanOptions { calibrated: true, ..PlanOptions::new(file_type) };
         let plan = Plan::new(&source, &options, table).expect("a plan");

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use siskin::gguf::{Builder, GgufFile};
+use siskin::gguf::{Builder, ByteOrder, GgufFile, TensorInfo};
+use siskin_quant::formats;
 
 /// A command that finds no model store, so that nothing can be fetched by mistake.
 pub fn command(args: &[impl AsRef<OsStr>]) -> Command {
@@ -93,18 +94,40 @@ pub fn variant(
     put: impl FnOnce(&mut Builder) -> siskin::Result<()>,
 ) -> PathBuf {
     let path = folder.join("variant.gguf");
-    write_variant(&path, without, put).expect("written");
+    rewrite(&path, Builder::new(), without, put, |_, _| ()).expect("written");
     path
 }
 
-fn write_variant(
+/// Writes a tiny model with a tensor whose first weight is `weight`.
+pub fn with_weight(folder: &Path, tensor: &str, weight: f32) -> PathBuf {
+    let path = folder.join("weight.gguf");
+    let change = |t: &TensorInfo, data: &mut [u8]| {
+        if t.name == tensor {
+            data[..4].copy_from_slice(&weight.to_le_bytes());
+        }
+    };
+    rewrite(&path, Builder::new(), &[], |_| Ok(()), change).expect("written");
+    path
+}
+
+/// Writes the tiny model `llama` in the other byte order.
+pub fn big_endian(path: &Path) {
+    let builder = Builder::with_format(3, ByteOrder::Big).expect("a format");
+    let change = |t: &TensorInfo, data: &mut [u8]| {
+        formats::swap_bytes(t.ty, data).expect("whole blocks");
+    };
+    rewrite(path, builder, &[], |_| Ok(()), change).expect("written");
+}
+
+/// Writes the tiny model `llama` anew, with some changes.
+fn rewrite(
     path: &Path,
+    mut builder: Builder,
     without: &[&str],
     put: impl FnOnce(&mut Builder) -> siskin::Result<()>,
+    change: impl Fn(&TensorInfo, &mut [u8]),
 ) -> siskin::Result<()> {
     let from = GgufFile::open(tiny("llama"))?;
-    let bytes = std::fs::read(tiny("llama")).expect("a file");
-    let mut builder = Builder::new();
     builder.copy(from.metadata(), |key| !without.contains(&key))?;
     put(&mut builder)?;
     for t in from.tensors() {
@@ -112,8 +135,9 @@ fn write_variant(
     }
     let mut writer = builder.create(path)?;
     for t in from.tensors() {
-        let at = t.offset as usize;
-        writer.tensor(&t.name, &bytes[at..at + t.n_bytes as usize])?;
+        let mut data = from.tensor_data(t).to_vec();
+        change(t, &mut data);
+        writer.tensor(&t.name, &data)?;
     }
     writer.commit()
 }
