@@ -341,6 +341,15 @@ impl Tokenizer {
         self.add_bos
     }
 
+    /// Begins each chunk of `n` tokens as the model wants it: with BOS, in place of its first token.
+    /// So llama.cpp's tools cut a text whose parts are computed by themselves. Chunks of one token
+    /// stay.
+    pub fn begin_chunks(&self, tokens: &mut [u32], n: usize) {
+        if let (true, Some(bos)) = (self.add_bos && n > 1, self.ids.bos) {
+            tokens.iter_mut().step_by(n).for_each(|first| *first = bos);
+        }
+    }
+
     /// Whether [`EncodeOptions::add_special`] puts [`Tokenizer::eos`] after a text.
     pub fn add_eos(&self) -> bool {
         self.add_eos

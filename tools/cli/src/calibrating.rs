@@ -1,8 +1,10 @@
-//! What `convert` and `quantize` do where no importance matrix is given: the model measures its own.
+//! What `convert` and `quantize` do where no importance matrix is given, or one that does not say which
+//! columns are used together: the model measures its own.
 
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use siskin_convert::calibrate::{Amount, Calibrator};
@@ -19,33 +21,47 @@ pub enum Calibrate {
     Quick,
     /// Up to 2048 tokens, and which columns are used together: better, and slower.
     Full,
-    /// Not at all: all columns count alike.
+    /// Not at all: all columns count alike, or as --imatrix says.
     None,
 }
 
 /// Measures what `options` need for a file at `out`, of the types that they say, or of types that are
-/// still to be chosen for a size. `None` where nothing has to be known. Where the model cannot be run,
-/// that is noted, unless it was asked for, and the options are told that nothing is known.
+/// still to be chosen for a size: what an importance matrix says, or what the one that is `given` does
+/// not say. `None` where nothing has to be known. Where the model cannot be run, that is noted, unless
+/// it was asked for, and the options are told that nothing is known.
 pub fn calibrate(
     source: &dyn Source,
     types: &TypeArgs,
+    given: Option<&Imatrix>,
     options: &mut PlanOptions,
-    out: &Path,
-    table: &KernelTable,
-    args: &OutputArgs,
+    to: (&Path, &OutputArgs, &KernelTable),
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Option<Imatrix>> {
+    let (out, args, table) = to;
     let asked = types.calibrate.is_some();
-    let mut amount = match types.calibrate {
-        _ if !options.calibrated => return Ok(None),
-        Some(Calibrate::Full) => Amount::Full,
-        _ => Amount::Quick,
+    let mut amount = match (types.calibrate, given) {
+        (Some(Calibrate::None), _) => return Ok(None),
+        (Some(Calibrate::Quick), Some(_)) => {
+            bail!("--calibrate quick is instead of --imatrix; --calibrate full adds to one")
+        }
+        (_, Some(given)) if given.n_sketched() > 0 => {
+            if asked {
+                notes.push("the importance matrix says all that --calibrate full would".into());
+            }
+            return Ok(None);
+        }
+        (Some(Calibrate::Full), _) | (_, Some(_)) => Amount::Full,
+        (_, None) => Amount::Quick,
     };
     if types.wanted_size().is_some() {
         Plan::fixed(source, options, table)?;
     } else {
         let (tensors, plan) = (source.tensors(), Plan::new(source, options, table)?);
-        if !plan.weighs_columns(tensors) {
+        let matters = match given {
+            Some(_) => plan.recodes(tensors, table),
+            None => plan.weighs_columns(tensors),
+        };
+        if !matters {
             if asked {
                 notes.push("--calibrate changes nothing of these types".into());
             }
@@ -64,13 +80,17 @@ pub fn calibrate(
     match measure(source, amount, out, table, args)? {
         Err(Error::CannotRun(reason)) if !asked => {
             options.calibrated = false;
+            let what = match given {
+                Some(_) => "which columns are used together",
+                None => "which columns matter",
+            };
             notes.push(format!(
-                "which columns matter was not measured, since the model cannot be run: {reason}"
+                "{what} was not measured, since the model cannot be run: {reason}"
             ));
             Ok(None)
         }
         Err(error @ (Error::Siskin(_) | Error::Io { .. })) => {
-            let doing = "the model could not measure which of its columns matter, which \
+            let doing = "the model could not measure how its columns are used, which \
                          --calibrate none does without";
             Err(anyhow::Error::new(error).context(doing))
         }

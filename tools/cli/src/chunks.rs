@@ -42,9 +42,7 @@ impl Chunks {
             bail!("{} has {n} tokens, less than one chunk of {n_ctx}", path.display());
         }
         tokens.truncate(n * n_ctx);
-        if let (true, Some(bos)) = (tokenizer.add_bos(), tokenizer.bos()) {
-            tokens.iter_mut().step_by(n_ctx).for_each(|first| *first = bos);
-        }
+        tokenizer.begin_chunks(&mut tokens, n_ctx);
         Ok(Chunks { tokens, n_ctx })
     }
 

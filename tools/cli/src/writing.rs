@@ -56,9 +56,10 @@ pub struct TypeArgs {
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// How to find out which columns matter without --imatrix: the model reads a text that is built
-    /// in [default: quick, and full for types that are of no use without]. Needs room for a copy of a
-    /// checkpoint.
-    #[arg(long, value_name = "HOW", conflicts_with = "imatrix")]
+    /// in [default: quick, and full for types that are of no use without]. With a matrix that does not
+    /// say which columns are used together, as those of llama.cpp: how to find out that [default:
+    /// full]. Needs room for a copy of a checkpoint.
+    #[arg(long, value_name = "HOW")]
     pub calibrate: Option<Calibrate>,
     /// Quantize tensors that are quantized already. This loses more than quantizing the original.
     #[arg(long)]
@@ -187,22 +188,21 @@ pub fn write(
     }
     let _writing = process::Uninterrupted::new()?;
     let start = Instant::now();
-    let imatrix = match &types.imatrix {
-        Some(path) => Some(Imatrix::open(path)?),
-        None => calibrate(source, types, &mut plan_options, out, &table, args, &mut notes)?,
-    };
-    let imatrix = imatrix.map(Arc::new);
-    let keys = imatrix.as_deref().map(imatrix_keys).unwrap_or_default();
+    let given = types.imatrix.as_ref().map(Imatrix::open).transpose()?.map(Arc::new);
+    let to = (out, args, &table);
+    let measured = calibrate(source, types, given.as_deref(), &mut plan_options, to, &mut notes)?;
+    let known = Known::new(given, measured.map(Arc::new));
+    let keys = known.keys();
     let (mut plan, choices) = match types.wanted_size() {
         Some(size) => {
-            let importance = match &imatrix {
+            let importance = match &known.imatrix {
                 Some(imatrix) => imatrix.importance_of(source.tensors())?,
                 None => Vec::new(),
             };
             let bar = ProgressBar::new(source.tensors().len() as u64)
                 .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tensors measured")?);
             let (importance, threads) = (&importance, args.threads);
-            let sketches = imatrix.as_deref();
+            let sketches = known.sketches.as_deref();
             let budget = Budget { size, importance, sketches, keys: &keys, threads };
             let plan = Plan::for_size(source, &plan_options, &budget, &table, &|done, _| {
                 bar.set_position(done as u64);
@@ -222,21 +222,12 @@ pub fn write(
         overwrite: args.force,
         ..WriteOptions::default()
     };
-    if let Some(imatrix) = &imatrix {
+    if let Some(imatrix) = &known.imatrix {
         options.importance = plan.importance(source.tensors(), imatrix)?;
-        options.sketches = Some(imatrix.clone());
-        if types.imatrix.is_some()
-            && imatrix.n_sketched() == 0
-            && plan.types.iter().any(|ty| table.can_recode(*ty))
-        {
-            output::note(
-                "the importance matrix does not say which columns are used together; one that \
-                 `siskin imatrix` makes of 1024 tokens and more does, and makes a better file",
-            );
-        }
     }
+    options.sketches = known.sketches.clone();
     if args.dry_run {
-        return report(source, &plan, &choices, imatrix.as_deref(), None, args);
+        return report(source, &plan, &choices, &known, None, args);
     }
     let bar = download::progress(Some(0))?;
     let mut progress = on_bar(&bar);
@@ -244,7 +235,7 @@ pub fn write(
     bar.finish_and_clear();
     let written = written.map_err(ended)?;
     let written = (&written, start.elapsed().as_secs_f64());
-    report(source, &plan, &choices, imatrix.as_deref(), Some(written), args)
+    report(source, &plan, &choices, &known, Some(written), args)
 }
 
 /// Shows how far the work is, until Ctrl-C is pressed.
@@ -264,21 +255,58 @@ pub fn ended(error: siskin_convert::Error) -> anyhow::Error {
     }
 }
 
+/// What is known of the columns.
+struct Known {
+    /// How much each matters.
+    imatrix: Option<Arc<Imatrix>>,
+    /// Which are used together.
+    sketches: Option<Arc<Imatrix>>,
+}
+
+impl Known {
+    /// Of a matrix that was given, and one that the model measured since there was none, or since it
+    /// has no sketches.
+    fn new(given: Option<Arc<Imatrix>>, measured: Option<Arc<Imatrix>>) -> Known {
+        let sketches = measured.clone().or(given.clone()).filter(|i| i.n_sketched() > 0);
+        Known { imatrix: given.or(measured), sketches }
+    }
+
+    /// The sketches, where they are not of the same text as the rest.
+    fn other_sketches(&self) -> Option<&Imatrix> {
+        let (imatrix, sketches) = (self.imatrix.as_ref()?, self.sketches.as_ref()?);
+        (!Arc::ptr_eq(imatrix, sketches)).then_some(sketches)
+    }
+
+    /// What a file says of them: in llama.cpp's keys, but for sketches, which it does not know.
+    fn keys(&self) -> Vec<(String, Key)> {
+        let Some(imatrix) = &self.imatrix else { return Vec::new() };
+        let key = |name: &str, value| (format!("quantize.{name}"), value);
+        let mut keys = vec![key("imatrix.file", Key::Str(file_name(imatrix)))];
+        if let Some(dataset) = imatrix.datasets.first() {
+            keys.push(key("imatrix.dataset", Key::Str(dataset.clone())));
+        }
+        keys.push(key("imatrix.entries_count", Key::U32(imatrix.entries().len() as u32)));
+        keys.push(key("imatrix.chunks_count", Key::U32(imatrix.chunk_count())));
+        if let Some(dataset) = self.other_sketches().and_then(|s| s.datasets.first()) {
+            keys.push(key("sketch.dataset", Key::Str(dataset.clone())));
+        }
+        keys
+    }
+
+    /// The same for a reader: a line each.
+    fn report(&self) -> String {
+        let of = |what: &str, imatrix: &Imatrix| {
+            format!("{what}: {} ({})\n", file_name(imatrix), imatrix.datasets.join(", "))
+        };
+        let importance = self.imatrix.as_deref().map(|i| of("importance of columns", i));
+        let together = self.other_sketches().map(|s| of("which are used together", s));
+        importance.into_iter().chain(together).collect()
+    }
+}
+
 /// Of the path of an importance matrix no more than the name.
 fn file_name(imatrix: &Imatrix) -> String {
     imatrix.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// What a file says of the importance matrix that it was made with, in llama.cpp's keys.
-fn imatrix_keys(imatrix: &Imatrix) -> Vec<(String, Key)> {
-    let mut keys = vec![("quantize.imatrix.file".to_string(), Key::Str(file_name(imatrix)))];
-    if let Some(dataset) = imatrix.datasets.first() {
-        keys.push(("quantize.imatrix.dataset".to_string(), Key::Str(dataset.clone())));
-    }
-    let entries = imatrix.entries().len() as u32;
-    keys.push(("quantize.imatrix.entries_count".to_string(), Key::U32(entries)));
-    keys.push(("quantize.imatrix.chunks_count".to_string(), Key::U32(imatrix.chunk_count())));
-    keys
 }
 
 /// The tensors of one role: how many have each type, and what they are taken to cost.
@@ -322,7 +350,7 @@ fn report(
     source: &dyn Source,
     plan: &Plan,
     choices: &[Choice],
-    imatrix: Option<&Imatrix>,
+    known: &Known,
     written: Option<(&Written, f64)>,
     args: &OutputArgs,
 ) -> anyhow::Result<()> {
@@ -340,6 +368,7 @@ fn report(
                 "divergence": choices.get(i).map(|c| c.divergence),
             })
         };
+        let of = |i: &Imatrix| json!({ "file": file_name(i), "datasets": i.datasets });
         let types: serde_json::Map<_, _> = types
             .iter()
             .map(|(ty, (n, bytes))| (ty.to_string(), json!({ "tensors": n, "bytes": bytes })))
@@ -352,7 +381,8 @@ fn report(
             "bytes": after,
             "bits_per_weight": bits,
             "notes": plan.notes,
-            "imatrix": imatrix.map(|i| json!({ "file": file_name(i), "datasets": i.datasets })),
+            "imatrix": known.imatrix.as_deref().map(of),
+            "sketches": known.sketches.as_deref().map(of),
             "types": types,
             "tensors": tensors.iter().zip(&plan.types).enumerate().map(each).collect::<Vec<_>>(),
         }));
@@ -368,10 +398,7 @@ fn report(
     }
     let (before, after) = (output::bytes(before), output::bytes(after));
     writeln!(text, "{before} -> {after}, {bits:.2} bits for each weight")?;
-    if let Some(imatrix) = imatrix {
-        let datasets = imatrix.datasets.join(", ");
-        writeln!(text, "importance of columns: {} ({datasets})", file_name(imatrix))?;
-    }
+    text += &known.report();
     if let Some((written, seconds)) = written {
         let paths: Vec<_> = written.paths.iter().map(|p| p.display().to_string()).collect();
         writeln!(text, "{} ({seconds:.1} s)", paths.join(", "))?;

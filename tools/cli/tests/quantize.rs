@@ -240,9 +240,63 @@ fn without_a_matrix_the_model_measures_its_own() {
     assert!(siskin(&asked).stderr.contains("changes nothing"));
     let file = GgufFile::open(&out).expect("a file");
     assert_eq!(file.metadata().str("quantize.imatrix.file").expect("text"), None);
+}
+
+#[test]
+fn what_a_matrix_does_not_say_the_model_measures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = tiny("llama");
     let matrix = imatrix(folder.path(), &model);
-    let both = ["--imatrix", &matrix, "--calibrate", "full"];
-    refused(&[&["quantize", &model, &out, "q4_0"], &both[..]].concat(), &["cannot be used with"]);
+    let bare = path(folder.path(), "bare.gguf");
+    let stripped = siskin(&["imatrix", "--in", &matrix, "--no-sketch", "-o", &bare]);
+    assert_eq!(stripped.code, 0, "{}", stripped.stderr);
+    let out = path(folder.path(), "out.gguf");
+    let made = |ty: &str, matrix: &str, more: &[&str]| {
+        let args = ["quantize", &model, &out, ty, "--pure", "--force", "--imatrix", matrix];
+        let ended = siskin(&[&args[..], more, &["--json"]].concat());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let said = json(&ended)[0].clone();
+        let file = GgufFile::open(&out).expect("a file");
+        let text = |key: &str| file.metadata().str(key).expect("text").map(String::from);
+        assert_eq!(text("quantize.imatrix.file"), said["imatrix"]["file"].as_str().map(From::from));
+        let own = text("quantize.sketch.dataset");
+        let dataset = &said["sketches"]["datasets"][0];
+        assert!(own.is_none() || own.as_deref() == dataset.as_str(), "{own:?}, {dataset}");
+        let weights = file.tensor("blk.1.ffn_up.weight").expect("a tensor");
+        (own, file.tensor_data(weights).to_vec())
+    };
+    let measured = Some("Siskin's calibration text, 2048 tokens".to_string());
+    let (alone, both) = (made("q4_0", &bare, &["--calibrate", "none"]), made("q4_0", &bare, &[]));
+    assert_eq!((&alone.0, &both.0), (&None, &measured));
+    assert!(alone.1 != both.1, "the sketches change nothing");
+    assert!(made("q4_0", &bare, &["--calibrate", "full", "-t", "1", "--cpu", "scalar"]) == both);
+    // The importances are still those of the file.
+    let full = path(folder.path(), "full.gguf");
+    let args = ["quantize", &model, &full, "q4_0", "--pure", "--calibrate", "full"];
+    assert_eq!(siskin(&args).code, 0);
+    let full = GgufFile::open(&full).expect("a file");
+    let weights = full.tensor("blk.1.ffn_up.weight").expect("a tensor");
+    assert!(full.tensor_data(weights) != both.1, "the importances change nothing");
+    // A matrix of enough text has its own, and other types make nothing of them.
+    let text = path(folder.path(), "text.txt");
+    fs::write(&text, "He thanked the hen in the inn, then ran on. ".repeat(99)).expect("a text");
+    let long = path(folder.path(), "long.gguf");
+    let args = ["imatrix", "-m", &model, "-f", &text, "-o", &long, "-c", "64"];
+    assert_eq!(siskin(&args).code, 0);
+    assert_eq!(made("q4_0", &long, &["--calibrate", "full"]).0, None);
+    assert_eq!(made("iq2_s", &bare, &["--calibrate", "full"]).0, None);
+    // Both measure importances.
+    let quick = ["--imatrix", &bare, "--calibrate", "quick", "--force"];
+    refused(&[&["quantize", &model, &out, "q4_0"], &quick[..]].concat(), &["--calibrate full"]);
+    // Of a model that does not run they cannot be had, which is said.
+    let odd = common::variant(folder.path(), &["general.architecture"], |builder| {
+        builder.put("general.architecture", "unheard-of")
+    });
+    let odd = odd.to_str().expect("UTF-8");
+    let args = ["quantize", odd, &out, "q4_0", "--imatrix", &bare, "--force"];
+    let ended = siskin(&args);
+    let said = ended.code == 0 && ended.stderr.contains("used together was not measured");
+    assert!(said, "{}", ended.stderr);
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Calibrator {
             }
         };
         let level = Some(table.level().to_string());
-        // As for those who write: 0 stands for all cores.
+        // As for those who write, 0 is no number of threads.
         let threads = threads.filter(|n| *n > 0);
         let options = EngineOptions { threads, level, ..EngineOptions::default() };
         let engine = Engine::from_file(file, &options).map_err(cannot_run)?;
@@ -188,9 +188,6 @@ fn tokens(engine: &Engine, amount: Amount) -> siskin::Result<Vec<u32>> {
     let encode = EncodeOptions { add_special: true, parse_special: false };
     let mut tokens = tokenizer.encode(TEXT, encode)?;
     tokens.truncate(amount.tokens());
-    let chunk = chunk(engine);
-    if let (true, Some(bos)) = (tokenizer.add_bos() && chunk > 1, tokenizer.bos()) {
-        tokens.iter_mut().step_by(chunk).for_each(|first| *first = bos);
-    }
+    tokenizer.begin_chunks(&mut tokens, chunk(engine));
     Ok(tokens)
 }

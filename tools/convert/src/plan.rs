@@ -252,12 +252,22 @@ impl Plan {
     /// True if a matrix gets a type for which it matters which of its columns are used most. Of
     /// embeddings and output that is not measured, as in llama.cpp.
     pub fn weighs_columns(&self, tensors: &[TensorDesc]) -> bool {
-        let of_layer =
-            |t: &TensorDesc| !matches!(Role::of(&t.name), Role::Output | Role::TokenEmbd);
-        let weighs = |(t, ty): (&TensorDesc, &GgmlType)| {
-            *ty != t.ty && quantize::weighs_columns(*ty) && of_layer(t)
-        };
-        tensors.iter().zip(&self.types).any(weighs)
+        self.given_to_layers(tensors, quantize::weighs_columns)
+    }
+
+    /// True if a matrix that is neither embeddings nor output gets another type, such a one.
+    fn given_to_layers(&self, tensors: &[TensorDesc], is: impl Fn(GgmlType) -> bool) -> bool {
+        let mut pairs = tensors.iter().zip(&self.types);
+        pairs.any(|(t, ty)| {
+            let of_layer = !matches!(Role::of(&t.name), Role::Output | Role::TokenEmbd);
+            *ty != t.ty && is(*ty) && of_layer
+        })
+    }
+
+    /// True if a matrix of a layer gets a type that is better where it is known which of its columns
+    /// are used together.
+    pub fn recodes(&self, tensors: &[TensorDesc], table: &KernelTable) -> bool {
+        self.given_to_layers(tensors, |ty| table.can_recode(ty))
     }
 
     /// True if a type was given that is of no use where nothing is known of the columns.
