@@ -84,9 +84,7 @@ pub fn calibrate(
                 Some(_) => "which columns are used together",
                 None => "which columns matter",
             };
-            notes.push(format!(
-                "{what} was not measured, since the model cannot be run: {reason}"
-            ));
+            notes.push(format!("{what} was not measured, since the model cannot be run: {reason}"));
             Ok(None)
         }
         Err(error @ (Error::Siskin(_) | Error::Io { .. })) => {
