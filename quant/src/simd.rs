@@ -15,6 +15,7 @@
 
 #![allow(clippy::missing_safety_doc, reason = "the trait's Safety section covers its methods")]
 
+use crate::formats::signs;
 use crate::lanes::Prefetch;
 
 /// Words of 4 codes in 32 of them.
@@ -139,6 +140,52 @@ pub unsafe trait Simd: Prefetch {
         // SAFETY: the caller's promise.
         unsafe { [Self::gather_word(rows, offset), Self::gather_word(rows, offset + 4)] }
     }
+    /// 32 codes for the bits of the 4 bytes of each row: 2 for a bit that is set, else 0.
+    #[inline(always)]
+    unsafe fn load_bits(rows: Rows) -> [Self::I; WORDS] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bits = Self::gather_word(rows, 0);
+            let mut codes = [bits; WORDS];
+            for (i, code) in codes.iter_mut().enumerate() {
+                let four = Self::shr_i(bits, 4 * i as i32);
+                let four = Self::and_i(four, Self::splat_i(15));
+                let two = Self::or_i(Self::shl_i(four, 1), Self::shl_i(four, 8));
+                let four = Self::or_i(Self::shl_i(four, 15), Self::shl_i(four, 22));
+                *code = Self::and_i(Self::or_i(two, four), Self::splat_i(0x0202_0202));
+            }
+            codes
+        }
+    }
+    /// 32 codes of 2 bits, from the low bits up of the 8 bytes of each row.
+    #[inline(always)]
+    unsafe fn load_pairs(rows: Rows) -> [Self::I; WORDS] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let words = Self::gather_two(rows, 0);
+            let mut codes = [words[0]; WORDS];
+            for (i, code) in codes.iter_mut().enumerate() {
+                let byte = Self::shr_i(words[i / 4], 8 * (i % 4) as i32);
+                let byte = Self::and_i(byte, Self::splat_i(255));
+                let two = Self::or_i(byte, Self::shl_i(byte, 6));
+                let four = Self::or_i(Self::shl_i(byte, 12), Self::shl_i(byte, 18));
+                *code = Self::and_i(Self::or_i(two, four), Self::splat_i(0x0303_0303));
+            }
+            codes
+        }
+    }
+    /// 16 codes of 4 bits: the low halves of the 8 bytes of each row, then the high ones. As
+    /// [`load_codes`](Self::load_codes) lays them out.
+    #[inline(always)]
+    unsafe fn load_nibbles(rows: Rows) -> [Self::I; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [a, b] = Self::gather_two(rows, 0);
+            let low = Self::splat_i(0x0f0f_0f0f);
+            let (c, d) = (Self::high_bits(a, 4), Self::high_bits(b, 4));
+            [Self::and_i(a, low), Self::and_i(b, low), c, d]
+        }
+    }
     /// Codes of 4 bits in bytes, with bit `i` of the word of 32 bits at `offset` bytes of each row above
     /// those of the row's code `i`. `offset` is 2 or 4; the first 8 bytes of each row may be read.
     unsafe fn add_fifth_bits(low: [Self::I; WORDS], rows: Rows, offset: usize) -> [Self::I; WORDS];
@@ -151,6 +198,70 @@ pub unsafe trait Simd: Prefetch {
         signed: bool,
         top: i32,
     ) -> Self::I;
+
+    /// Signs of 8 times 32 codes, 7 bits of each 8 of them in the lower bits of the words: a byte for
+    /// each 8 codes, with the eighth sign that makes the number of minuses even.
+    #[inline(always)]
+    unsafe fn even_signs(bits: [u32; 8]) -> [u32; 8] {
+        let mut spread = bits;
+        for x in &mut spread {
+            let seven = |at: u32| (*x >> (7 * at) & 127) << (8 * at);
+            *x = seven(0) | seven(1) | seven(2) | seven(3);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::eighth_signs(spread) }
+    }
+    /// Adds the eighth sign to each byte of 7.
+    #[inline(always)]
+    unsafe fn eighth_signs(signs: [u32; 8]) -> [u32; 8] {
+        let mut even = signs;
+        for x in &mut even {
+            // Sums of bits without carry; what comes from the next byte stays in the upper half.
+            let y = *x ^ *x >> 4;
+            let y = y ^ y >> 2;
+            let y = y ^ y >> 1;
+            *x |= (y & 0x0101_0101) << 7;
+        }
+        even
+    }
+
+    /// Writes 32 codes: those of a grid in their order, negated where a bit of `signs` is set. They are
+    /// above 0; `N` is 4 or 8.
+    #[inline(always)]
+    unsafe fn write_signed<const N: usize, const G: usize>(
+        out: &mut [i8; 32],
+        grid: [&[i8; N]; G],
+        signs: u32,
+    ) {
+        const { assert!(N * G == 32) };
+        for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let mut values = [0; 8];
+            for (part, values) in values.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+                *values = *grid[l * 8 / N + part];
+            }
+            signs::apply(&values, (signs >> (8 * l)) as u8, out);
+        }
+    }
+
+    /// Writes 32 codes: those of a grid, and to each 8 of them a byte of `by` added.
+    #[inline(always)]
+    unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u32) {
+        for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let by = (by >> (8 * l)) as i8;
+            for (out, code) in out.iter_mut().zip(grid[l]) {
+                *out = code.wrapping_add(by);
+            }
+        }
+    }
+    /// Bit `i` of `high` above byte `i` of `low`.
+    #[inline(always)]
+    unsafe fn ninth_bits(low: &[u8; 64], high: u64) -> [u16; 64] {
+        let mut all = [0; 64];
+        for (i, (all, low)) in all.iter_mut().zip(low).enumerate() {
+            *all = u16::from(*low) | (high >> i & 1) as u16 * 256;
+        }
+        all
+    }
 
     /// The same for `C` columns, 32 bytes apart, and codes that [`store_panel`](Self::store_panel)
     /// wrote.

@@ -38,7 +38,7 @@ pub struct GemmArgs<'a> {
     /// Elements from a column of the product to the next.
     pub ldo: usize,
     /// How formats are unpacked that share the kernels of a shape: set by what calls those.
-    pub unpack: Option<generic::source::Unpack>,
+    pub unpack: Option<generic::staged::Unpack>,
     /// The thread's own memory.
     pub scratch: &'a mut Scratch,
 }

@@ -59,6 +59,15 @@ impl BlockIQ1S {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
+
+    /// Sets the scales.
+    #[inline(always)]
+    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
+        for (scales, qh) in out.scale.as_chunks_mut().0.iter_mut().zip(self.qh) {
+            *scales = [2 * (u16::from_le_bytes(qh) >> 12 & 7) as i16 + 1; 2];
+        }
+        out.d = self.d() * 0.125;
+    }
 }
 
 impl Block for BlockIQ1S {
@@ -110,11 +119,8 @@ impl IntBlock for BlockIQ1S {
                 let index = usize::from(self.qs[4 * n + l]) | high;
                 unpack_group(index, qh & 0x8000 != 0, 4 * n + l, out);
             }
-            let scale = 2 * (qh >> 12 & 7) as i16 + 1;
-            out.scale[2 * n] = scale;
-            out.scale[2 * n + 1] = scale;
         }
-        out.d = self.d() * 0.125;
+        self.unpack_scales(out);
     }
 }
 
@@ -138,6 +144,16 @@ impl BlockIQ1M {
     pub const fn d(&self) -> f32 {
         let [a, b, c, d] = self.scales;
         f16([a[1] >> 4 | b[1] & 0xf0, c[1] >> 4 | d[1] & 0xf0])
+    }
+
+    /// Sets the scales.
+    #[inline(always)]
+    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
+        for j in 0..16 {
+            let scales = u16::from_le_bytes(self.scales[j / 4]);
+            out.scale[j] = 2 * (scales >> (3 * (j % 4)) & 7) as i16 + 1;
+        }
+        out.d = self.d() * 0.125;
     }
 }
 
@@ -195,10 +211,6 @@ impl IntBlock for BlockIQ1M {
                 unpack_group(index, high & 8 != 0, 2 * n + l, out);
             }
         }
-        for j in 0..16 {
-            let scales = u16::from_le_bytes(self.scales[j / 4]);
-            out.scale[j] = 2 * (scales >> (3 * (j % 4)) & 7) as i16 + 1;
-        }
-        out.d = self.d() * 0.125;
+        self.unpack_scales(out);
     }
 }

@@ -64,6 +64,33 @@ impl BlockIQ2XXS {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
+
+    /// The signs and scales of each 32 values.
+    #[inline(always)]
+    pub(crate) fn bits(&self) -> [u32; 8] {
+        let mut bits = [0; 8];
+        for (bits, [.., a, b, c, d]) in bits.iter_mut().zip(self.qs) {
+            *bits = u32::from_le_bytes([a, b, c, d]);
+        }
+        bits
+    }
+
+    /// Sets the scales.
+    #[inline(always)]
+    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
+        out.scale = scales_of_words(self.bits());
+        out.d = self.d() * 0.125;
+    }
+}
+
+/// The scales of each 32 values, of which the upper 4 bits of a word have one.
+#[inline(always)]
+pub(super) fn scales_of_words(words: [u32; 8]) -> [i16; 16] {
+    let mut scales = [0; 16];
+    for (scales, word) in scales.as_chunks_mut().0.iter_mut().zip(words) {
+        *scales = [2 * (word >> 28) as i16 + 1; 2];
+    }
+    scales
 }
 
 impl Block for BlockIQ2XXS {
@@ -108,19 +135,14 @@ impl IntBlock for BlockIQ2XXS {
 
     #[inline(always)]
     fn unpack(&self, _index: usize, out: &mut Unit) {
-        let (groups, _) = out.q.as_chunks_mut::<8>();
+        let (groups, bits) = (out.q.as_chunks_mut::<8>().0, self.bits());
         for n in 0..8 {
-            let [indices @ .., s0, s1, s2, s3] = self.qs[n];
-            let bits = u32::from_le_bytes([s0, s1, s2, s3]);
             for l in 0..4 {
-                let grid = &grids::IQ2_XXS[usize::from(indices[l])];
-                signs::apply_even(grid, bits >> (7 * l), &mut groups[4 * n + l]);
+                let grid = &grids::IQ2_XXS[usize::from(self.qs[n][l])];
+                signs::apply_even(grid, bits[n] >> (7 * l), &mut groups[4 * n + l]);
             }
-            let scale = 2 * (bits >> 28) as i16 + 1;
-            out.scale[2 * n] = scale;
-            out.scale[2 * n + 1] = scale;
         }
-        out.d = self.d() * 0.125;
+        self.unpack_scales(out);
     }
 }
 
@@ -150,6 +172,13 @@ impl BlockIQ2XS {
     #[inline(always)]
     pub const fn d(&self) -> f32 {
         f16(self.d)
+    }
+
+    /// Sets the scales.
+    #[inline(always)]
+    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
+        unpack_scales(&self.scales, out);
+        out.d = self.d() * 0.125;
     }
 }
 
@@ -196,8 +225,7 @@ impl IntBlock for BlockIQ2XS {
             let grid = &grids::IQ2_XS[usize::from(code & 511)];
             signs::apply_even(grid, u32::from(code >> 9), &mut groups[n]);
         }
-        unpack_scales(&self.scales, out);
-        out.d = self.d() * 0.125;
+        self.unpack_scales(out);
     }
 }
 
@@ -220,6 +248,13 @@ impl BlockIQ2S {
     #[inline(always)]
     pub const fn d(&self) -> f32 {
         f16(self.d)
+    }
+
+    /// Sets the scales.
+    #[inline(always)]
+    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
+        unpack_scales(&self.scales, out);
+        out.d = self.d() * 0.125;
     }
 }
 
@@ -273,7 +308,6 @@ impl IntBlock for BlockIQ2S {
                 signs::apply(&grids::IQ2_S[index], self.qs[32 + 4 * n + l], &mut groups[4 * n + l]);
             }
         }
-        unpack_scales(&self.scales, out);
-        out.d = self.d() * 0.125;
+        self.unpack_scales(out);
     }
 }

@@ -3,6 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::iq2::scales_of_words;
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids, signs};
 use crate::GgmlType;
 use crate::lanes::Lanes;
@@ -65,6 +66,24 @@ impl BlockIQ3XXS {
     pub const fn d(&self) -> f32 {
         f16(self.d)
     }
+
+    /// The signs and scales of each 32 values.
+    #[inline(always)]
+    pub(crate) fn bits(&self) -> [u32; 8] {
+        let (words, _) = self.qs.as_chunks::<4>();
+        let mut bits = [0; 8];
+        for (bits, word) in bits.iter_mut().zip(&words[16..]) {
+            *bits = u32::from_le_bytes(*word);
+        }
+        bits
+    }
+
+    /// Sets the scales.
+    #[inline(always)]
+    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
+        out.scale = scales_of_words(self.bits());
+        out.d = self.d() * 0.25;
+    }
 }
 
 impl Block for BlockIQ3XXS {
@@ -111,20 +130,16 @@ impl IntBlock for BlockIQ3XXS {
     fn unpack(&self, _index: usize, out: &mut Unit) {
         let (groups, _) = out.q.as_chunks_mut::<8>();
         let (indices, _) = self.qs.as_chunks::<2>();
-        let (words, _) = self.qs.as_chunks::<4>();
+        let bits = self.bits();
         for n in 0..8 {
-            let bits = u32::from_le_bytes(words[16 + n]);
             for l in 0..4 {
                 let [first, second] = indices[4 * n + l];
                 let grid =
                     pair(grids::IQ3_XXS[usize::from(first)], grids::IQ3_XXS[usize::from(second)]);
-                signs::apply_even(&grid, bits >> (7 * l), &mut groups[4 * n + l]);
+                signs::apply_even(&grid, bits[n] >> (7 * l), &mut groups[4 * n + l]);
             }
-            let scale = 2 * (bits >> 28) as i16 + 1;
-            out.scale[2 * n] = scale;
-            out.scale[2 * n + 1] = scale;
         }
-        out.d = self.d() * 0.25;
+        self.unpack_scales(out);
     }
 }
 
@@ -149,6 +164,15 @@ impl BlockIQ3S {
     #[inline(always)]
     pub const fn d(&self) -> f32 {
         f16(self.d)
+    }
+
+    /// Sets the scales.
+    #[inline(always)]
+    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
+        for (j, scales) in out.scale.as_chunks_mut().0.iter_mut().enumerate() {
+            *scales = [2 * i16::from(self.scales[j / 2] >> (4 * (j % 2)) & 0xf) + 1; 2];
+        }
+        out.d = self.d();
     }
 }
 
@@ -204,11 +228,6 @@ impl IntBlock for BlockIQ3S {
                 signs::apply(&grid, self.signs[group], &mut groups[group]);
             }
         }
-        for j in 0..8 {
-            let scale = 2 * i16::from(self.scales[j / 2] >> (4 * (j % 2)) & 0xf) + 1;
-            out.scale[2 * j] = scale;
-            out.scale[2 * j + 1] = scale;
-        }
-        out.d = self.d();
+        self.unpack_scales(out);
     }
 }

@@ -15,7 +15,7 @@ use bytemuck::Pod;
 use crate::GgmlType;
 
 pub mod floats;
-mod grids;
+pub(crate) mod grids;
 pub mod iq1;
 pub mod iq2;
 pub mod iq3;
@@ -38,7 +38,7 @@ pub mod q8_0;
 pub mod q8_1;
 pub mod q8_k;
 pub mod rows;
-mod signs;
+pub(crate) mod signs;
 pub mod tq;
 
 pub use floats::{BlockBF16, BlockF16, BlockF32};
@@ -113,6 +113,7 @@ impl Wide {
 /// Value `i` is `d * scale[i / 16] * q[i] + dmin * min[i / 16]`. What a dot product does with it is
 /// said in [`crate::matmul`].
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
 pub struct Unit {
     /// The codes; the first [`IntBlock::UNIT`] are set.
     pub q: [i8; 256],

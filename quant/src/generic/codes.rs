@@ -9,7 +9,7 @@ use super::source::{Cache, Packed, Params, Words, each};
 use crate::formats::iq4::VALUES as IQ4;
 use crate::formats::mxfp4::VALUES as FP4;
 use crate::formats::*;
-use crate::simd::{MAX_ROWS, Rows, Simd};
+use crate::simd::{MAX_ROWS, Rows, Simd, WORDS};
 
 /// A format whose units of 32 or 256 weights are unpacked as codes without sign, of which
 /// [`ZERO`](Self::ZERO) stands for 0, or as signed bytes.
@@ -43,6 +43,25 @@ pub unsafe trait Codes: IntBlock {
     }
 }
 
+/// A format of which a block has several units, of 32 weights or 16, each of the latter multiplied as
+/// one half of 32 codes.
+///
+/// # Safety
+/// As for [`Codes`].
+pub unsafe trait PartCodes: IntBlock {
+    /// As [`Codes::ZERO`].
+    const ZERO: i32;
+    /// As [`Codes::SIGNED`].
+    const SIGNED: bool;
+    /// As [`Codes::TOP`].
+    const TOP: i32;
+
+    /// The scale of unit `index` of the blocks.
+    unsafe fn d<S: Simd>(p: Rows, index: usize) -> S::F;
+    /// Its codes.
+    unsafe fn codes<S: Simd>(p: Rows, index: usize) -> Words<S>;
+}
+
 /// 32 bytes of each row, at `offset` of each.
 #[inline(always)]
 pub(super) unsafe fn load_32<S: Simd>(p: Rows, offset: usize) -> Words<S> {
@@ -70,6 +89,19 @@ unsafe fn f16_at<S: Simd>(p: Rows, offset: usize, bytes: usize) -> S::F {
 #[inline(always)]
 unsafe fn first_word<S: Simd>(p: Rows, second: bool) -> S::I {
     unsafe { if second { S::gather_two(p, 0)[0] } else { S::gather_word(p, 0) } }
+}
+
+/// `f` of each row's block.
+#[inline(always)]
+unsafe fn each_row<S: Simd, B: IntBlock>(p: Rows, f: impl Fn(&B) -> f32) -> S::F {
+    unsafe {
+        let mut d = [0.0; MAX_ROWS];
+        for r in 0..S::ROWS {
+            // A block has the alignment of a byte.
+            d[r] = f(&*p.row(r).cast::<B>());
+        }
+        S::load(d.as_ptr())
+    }
 }
 
 #[inline(always)]
@@ -154,7 +186,7 @@ macro_rules! f16_d {
 
 /// Bits `at .. at + n` of each.
 #[inline(always)]
-unsafe fn bits_of<S: Simd>(x: S::I, at: i32, n: i32) -> S::I {
+pub(super) unsafe fn bits_of<S: Simd>(x: S::I, at: i32, n: i32) -> S::I {
     unsafe { S::and_i(S::shr_i(x, at), S::splat_i((1 << n) - 1)) }
 }
 
@@ -278,17 +310,62 @@ unsafe impl Codes for BlockMXFP4 {
     const SIGNED: bool = true;
     #[inline(always)]
     unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
-        unsafe {
-            let mut d = [0.0; MAX_ROWS];
-            for r in 0..S::ROWS {
-                d[r] = (*p.row(r).cast::<Self>()).d();
-            }
-            Params { d: S::load(d.as_ptr()), ..Params::zero() }
-        }
+        unsafe { Params { d: each_row::<S, Self>(p, |block| block.d()), ..Params::zero() } }
     }
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, _: &mut Cache<S>) -> Words<S> {
         unsafe { each::<S>(nibbles::<S>(p, offset_of!(Self, qs)), |_, w| S::lookup(&FP4, w)) }
+    }
+}
+
+unsafe impl PartCodes for BlockQ1_0 {
+    const ZERO: i32 = 1;
+    const SIGNED: bool = false;
+    const TOP: i32 = 2;
+    #[inline(always)]
+    unsafe fn d<S: Simd>(p: Rows, _: usize) -> S::F {
+        unsafe { f16_at::<S>(p, offset_of!(Self, d), size_of::<Self>()) }
+    }
+    #[inline(always)]
+    unsafe fn codes<S: Simd>(p: Rows, index: usize) -> Words<S> {
+        unsafe { S::load_bits(p.skip(offset_of!(Self, qs) + 4 * index)) }
+    }
+}
+
+unsafe impl PartCodes for BlockQ2_0 {
+    const ZERO: i32 = 1;
+    const SIGNED: bool = false;
+    const TOP: i32 = 3;
+    #[inline(always)]
+    unsafe fn d<S: Simd>(p: Rows, _: usize) -> S::F {
+        unsafe { f16_at::<S>(p, offset_of!(Self, d), size_of::<Self>()) }
+    }
+    #[inline(always)]
+    unsafe fn codes<S: Simd>(p: Rows, index: usize) -> Words<S> {
+        unsafe { S::load_pairs(p.skip(offset_of!(Self, qs) + 8 * index)) }
+    }
+}
+
+unsafe impl PartCodes for BlockNVFP4 {
+    const ZERO: i32 = 0;
+    const SIGNED: bool = true;
+    const TOP: i32 = 127;
+    #[inline(always)]
+    unsafe fn d<S: Simd>(p: Rows, index: usize) -> S::F {
+        unsafe { each_row::<S, Self>(p, |block| block.d(index)) }
+    }
+    #[inline(always)]
+    unsafe fn codes<S: Simd>(p: Rows, index: usize) -> Words<S> {
+        unsafe {
+            let codes = S::load_nibbles(p.skip(offset_of!(Self, qs) + 8 * index));
+            let first = -i32::from(index.is_multiple_of(2));
+            let half = [S::splat_i(first), S::splat_i(!first)];
+            let mut words = [S::splat_i(0); WORDS];
+            for i in 0..WORDS {
+                words[i] = S::and_i(S::lookup(&FP4, codes[i % 4]), half[i / 4]);
+            }
+            words
+        }
     }
 }
 
@@ -315,6 +392,22 @@ unsafe impl Codes for BlockQ2K {
     unsafe fn min<S: Simd>(packed: &Packed<S>, j: usize) -> S::I {
         unsafe { bits_of::<S>(packed[j / 4], 8 * (j % 4) as i32 + 4, 4) }
     }
+    #[inline(always)]
+    unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S> {
+        unsafe {
+            if J.is_multiple_of(4) {
+                cache.0[0] = load_32::<S>(p, offset_of!(Self, qs) + 8 * J);
+            }
+            bytes_bits::<S>(&cache.0[0], 2 * (J % 4), 2)
+        }
+    }
+}
+
+unsafe impl Codes for BlockTQ2_0 {
+    const ZERO: i32 = 1;
+    const SIGNED: bool = false;
+    const TOP: i32 = 3;
+    f16_d!(Self);
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S> {
         unsafe {

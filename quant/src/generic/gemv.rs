@@ -2,7 +2,8 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{Cache, Packed, Params, Source, Unpack, add, codes, flipped, less_zero};
+use super::source::{Cache, Packed, Params, Source, add, codes, flipped, less_zero};
+use super::staged::Unpack;
 use super::{Tile, for_blocks};
 use crate::act::ActLayout;
 use crate::simd::{Rows, Simd};
@@ -188,7 +189,7 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
     #[inline(always)]
     unsafe fn step<T: Source, const J: usize>(&mut self, cache: &mut Cache<S>) {
         unsafe {
-            let words = codes::<S, T, J>(self.p, self.stage, cache);
+            let words = codes::<S, T, J>(self.p, self.u, self.stage, cache);
             let signed = T::SIGNED && !flipped::<S, T>();
             let at = self.u / T::SPLIT * (T::UNIT / 32) + J;
             let layout = self.layout;

@@ -9,6 +9,7 @@ pub mod codes;
 pub mod gemv;
 pub mod panel;
 pub mod source;
+pub mod staged;
 
 use crate::formats::{IntBlock, Unit};
 use crate::simd::{MAX_ROWS, Rows, Simd, WORDS};
@@ -223,7 +224,9 @@ macro_rules! instantiate_gemm {
     ($module:ident, $simd:ty, $(#[$attr:meta])*) => {
         mod $module {
             use $crate::formats::*;
-            use $crate::generic::source::{Direct, Unpacked};
+            use $crate::generic::source::{Direct, Parts};
+            use $crate::generic::staged::{Staged, Unpacked};
+            use $crate::simd::Rows;
             use $crate::table::{GemmArgs, KernelTable, Kernels};
             use $crate::types::GgmlType;
 
@@ -236,22 +239,19 @@ macro_rules! instantiate_gemm {
             }
 
             $(#[$attr])*
-            unsafe fn unpack<B: IntBlock>(row: *const u8, u: usize, codes: *mut u8, unit: &mut Unit) {
+            unsafe fn unpack<B: Staged>(rows: Rows, u: usize, stage: *mut u8) {
                 // SAFETY: the caller's promise.
-                unsafe { $crate::generic::source::unpack::<B>(row, u, codes, unit) }
+                unsafe { $crate::generic::staged::unpack::<S, B>(rows, u, stage) }
             }
 
             $(#[$attr])*
-            unsafe fn unpacked<B: IntBlock>(args: &mut GemmArgs<'_>) {
-                const { assert!(!B::HAS_MIN, "unpacked units have no minimums") };
+            unsafe fn unpacked<B: Staged>(args: &mut GemmArgs<'_>) {
                 args.unpack = Some(unpack::<B>);
                 // SAFETY: the caller's promise.
                 unsafe {
-                    match (B::UNIT, B::SUB) {
-                        (256, 16) => gemm::<Unpacked<256, 16, 1>>(args),
-                        (256, 32) => gemm::<Unpacked<256, 32, 1>>(args),
-                        (16, _) => gemm::<Unpacked<32, 32, 2>>(args),
-                        _ => gemm::<Unpacked<32, 32, 1>>(args),
+                    match B::SUB {
+                        16 => gemm::<Unpacked<16>>(args),
+                        _ => gemm::<Unpacked<32>>(args),
                     }
                 }
             }
@@ -289,10 +289,10 @@ macro_rules! instantiate_gemm {
                 set(GgmlType::IQ3_XXS, unpacked::<BlockIQ3XXS>);
                 set(GgmlType::IQ3_S, unpacked::<BlockIQ3S>);
                 set(GgmlType::TQ1_0, unpacked::<BlockTQ1_0>);
-                set(GgmlType::TQ2_0, unpacked::<BlockTQ2_0>);
-                set(GgmlType::Q1_0, unpacked::<BlockQ1_0>);
-                set(GgmlType::Q2_0, unpacked::<BlockQ2_0>);
-                set(GgmlType::NVFP4, unpacked::<BlockNVFP4>);
+                set(GgmlType::TQ2_0, gemm::<Direct<BlockTQ2_0>>);
+                set(GgmlType::Q1_0, gemm::<Parts<BlockQ1_0>>);
+                set(GgmlType::Q2_0, gemm::<Parts<BlockQ2_0>>);
+                set(GgmlType::NVFP4, gemm::<Parts<BlockNVFP4>>);
             }
         }
     };

@@ -8,7 +8,8 @@
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
-use super::source::{self, Cache, STAGE, Source, Unpack, add, codes, flipped};
+use super::source::{self, Cache, Source, add, codes, flipped};
+use super::staged::{STAGE, Unpack};
 use super::{Tile, for_blocks};
 use crate::act::GROUP;
 use crate::par::SCRATCH_BYTES;
@@ -108,7 +109,7 @@ unsafe fn unpack<S: Simd, T: Source>(
         let mut cache = Cache::new();
         macro_rules! store {
             ($j:literal) => {
-                let codes = codes::<S, T, $j>(p, stage, &mut cache);
+                let codes = codes::<S, T, $j>(p, u, stage, &mut cache);
                 S::store_panel(panel.add(32 * S::ROWS * $j), &codes, T::ZERO);
             };
         }

@@ -1,17 +1,14 @@
-//! Where kernels get a row's units from: unpacked in registers, or through [`IntBlock::unpack`].
+//! Where kernels get a row's units from: unpacked in registers ([`Direct`], [`Parts`]), or to memory
+//! ([`staged`](super::staged)).
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 #![allow(clippy::missing_safety_doc, reason = "the trait's Safety section covers its methods")]
 
 use std::marker::PhantomData;
 
-use super::codes::{Codes, load_32};
-use crate::formats::{IntBlock, Unit};
-use crate::simd::{MAX_ROWS, Rows, Simd, WORDS};
-
-/// Bytes of the memory that [`Source::open`] may use: codes, then scales.
-pub const STAGE: usize = STAGE_SCALES + 4 * MAX_ROWS * 16;
-const STAGE_SCALES: usize = MAX_ROWS * 256;
+use super::codes::{Codes, PartCodes};
+use super::staged::Unpack;
+use crate::simd::{Rows, Simd, WORDS};
 
 /// 32 codes of each row, as [`Simd::load_codes`] lays them out: in lanes of rows, where word `i` has
 /// codes `4 i .. 4 i + 4` of each, or a register for some of one row's.
@@ -73,13 +70,13 @@ impl<S: Simd> Cache<S> {
 ///
 /// # Safety
 /// The methods are to be called where the CPU has the instructions of `S`, with pointers to units
-/// of the format, and [`STAGE`] bytes of memory at `stage`.
+/// of the format, and [`STAGE`](super::staged::STAGE) bytes of memory at `stage`, aligned to 64.
 pub unsafe trait Source {
     /// Weights of a unit: 32 or 256.
     const UNIT: usize;
-    /// As [`IntBlock::SUB`].
+    /// As [`IntBlock::SUB`](crate::formats::IntBlock::SUB).
     const SUB: usize;
-    /// As [`IntBlock::HAS_MIN`].
+    /// As [`IntBlock::HAS_MIN`](crate::formats::IntBlock::HAS_MIN).
     const HAS_MIN: bool;
     /// As [`Codes::ZERO`].
     const ZERO: i32;
@@ -107,9 +104,10 @@ pub unsafe trait Source {
     unsafe fn scale<S: Simd>(packed: &Packed<S>, stage: *const u8, j: usize) -> S::I;
     /// The integer minimum of sub-block `j`, likewise, as a float.
     unsafe fn min<S: Simd>(packed: &Packed<S>, j: usize) -> S::F;
-    /// Codes `32 J .. 32 J + 32`, after [`open`](Self::open) and those before them.
+    /// Codes `32 J .. 32 J + 32` of unit `u`, after [`open`](Self::open) and those before them.
     unsafe fn codes<S: Simd, const J: usize>(
         p: Rows,
+        u: usize,
         stage: *const u8,
         cache: &mut Cache<S>,
     ) -> Words<S>;
@@ -122,11 +120,12 @@ pub unsafe trait Source {
 #[inline(always)]
 pub unsafe fn codes<S: Simd, T: Source, const J: usize>(
     p: Rows,
+    u: usize,
     stage: *const u8,
     cache: &mut Cache<S>,
 ) -> Words<S> {
     unsafe {
-        let words = T::codes::<S, J>(p, stage, cache);
+        let words = T::codes::<S, J>(p, u, stage, cache);
         if flipped::<S, T>() {
             let sign = S::splat_i(0x8080_8080_u32 as i32);
             each::<S>(words, |_, w| S::xor_i(w, sign))
@@ -209,6 +208,7 @@ unsafe impl<B: Codes> Source for Direct<B> {
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(
         p: Rows,
+        _: usize,
         _: *const u8,
         cache: &mut Cache<S>,
     ) -> Words<S> {
@@ -216,83 +216,37 @@ unsafe impl<B: Codes> Source for Direct<B> {
     }
 }
 
-/// Units of `UNIT` weights with scales for each `SUB`, unpacked to memory: formats without code of
-/// their own for registers. They share the kernels of their shape, which call [`Unpack`]. `SPLIT` as
-/// [`Source::SPLIT`].
-pub struct Unpacked<const UNIT: usize, const SUB: usize, const SPLIT: usize>;
+/// Units that are parts of a block, unpacked in registers.
+pub struct Parts<B>(PhantomData<B>);
 
-/// Unpacks unit `u` of a row: its codes go to `codes`.
-///
-/// # Safety
-/// The row has the unit; `codes` is valid for a unit's bytes.
-pub type Unpack = unsafe fn(row: *const u8, u: usize, codes: *mut u8, unit: &mut Unit);
-
-/// [`Unpack`] of a format.
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-pub unsafe fn unpack<B: IntBlock>(row: *const u8, u: usize, codes: *mut u8, unit: &mut Unit) {
-    unsafe {
-        let units = B::LEN / B::UNIT;
-        // A block has the alignment of a byte.
-        (*row.cast::<B>().add(u / units)).unpack(u % units, unit);
-        if B::UNIT == 16 {
-            codes.write_bytes(0, 32);
-            std::ptr::copy_nonoverlapping(unit.q.as_ptr().cast(), codes.add(u % 2 * 16), 16);
-        } else {
-            std::ptr::copy_nonoverlapping(unit.q.as_ptr().cast(), codes, B::UNIT);
-        }
-    }
+impl<B: PartCodes> Parts<B> {
+    /// Units of a block.
+    const N: usize = B::LEN / B::UNIT;
 }
 
-// SAFETY: the memory is used as `Source` says, the registers as `Simd` says.
-unsafe impl<const UNIT: usize, const SUB: usize, const SPLIT: usize> Source
-    for Unpacked<UNIT, SUB, SPLIT>
-{
-    const SPLIT: usize = SPLIT;
-    const UNIT: usize = UNIT;
-    const SUB: usize = SUB;
+// SAFETY: `PartCodes` has the same conditions.
+unsafe impl<B: PartCodes> Source for Parts<B> {
+    const UNIT: usize = 32;
+    const SUB: usize = 32;
     const HAS_MIN: bool = false;
-    const ZERO: i32 = 0;
-    const SIGNED: bool = true;
-    const TOP: i32 = 127;
+    const ZERO: i32 = B::ZERO;
+    const SIGNED: bool = B::SIGNED;
+    const TOP: i32 = B::TOP;
+    const SPLIT: usize = 32 / B::UNIT;
 
     #[inline(always)]
-    fn unit(rows: Rows, _: usize) -> Rows {
-        rows
+    fn unit(rows: Rows, u: usize) -> Rows {
+        rows.skip(u / Self::N * size_of::<B>())
     }
 
     #[inline(always)]
-    unsafe fn open<S: Simd>(
-        p: Rows,
-        u: usize,
-        stage: *mut u8,
-        unpack: Option<Unpack>,
-    ) -> Params<S> {
-        unsafe {
-            let mut params = Params::<S>::zero();
-            let Some(unpack) = unpack else { return params };
-            let mut unit = Unit::default();
-            let mut d = [0f32; MAX_ROWS];
-            for r in 0..S::ROWS {
-                unpack(p.row(r), u, stage.add(r * UNIT), &mut unit);
-                if Self::SCALED {
-                    for j in 0..Self::SUBS {
-                        let to = stage.add(STAGE_SCALES + 4 * (MAX_ROWS * j + r));
-                        to.cast::<i32>().write(i32::from(unit.scale[j * SUB / 16]));
-                    }
-                }
-                d[r] = unit.d;
-            }
-            params.d = S::load(d.as_ptr());
-            params
-        }
+    unsafe fn open<S: Simd>(p: Rows, u: usize, _: *mut u8, _: Option<Unpack>) -> Params<S> {
+        unsafe { Params { d: B::d::<S>(p, u % Self::N), ..Params::zero() } }
     }
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(_: &Packed<S>, stage: *const u8, j: usize) -> S::I {
-        unsafe { S::load_i(stage.add(STAGE_SCALES + 4 * MAX_ROWS * j).cast()) }
+    unsafe fn scale<S: Simd>(_: &Packed<S>, _: *const u8, _: usize) -> S::I {
+        unsafe { S::splat_i(1) }
     }
 
     #[inline(always)]
@@ -302,10 +256,11 @@ unsafe impl<const UNIT: usize, const SUB: usize, const SPLIT: usize> Source
 
     #[inline(always)]
     unsafe fn codes<S: Simd, const J: usize>(
-        _: Rows,
-        stage: *const u8,
+        p: Rows,
+        u: usize,
+        _: *const u8,
         _: &mut Cache<S>,
     ) -> Words<S> {
-        unsafe { load_32::<S>(Rows::new(stage, UNIT), 32 * J) }
+        unsafe { B::codes::<S>(p, u % Self::N) }
     }
 }

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use siskin_convert::calibrate::{Amount, Calibrator};
@@ -25,34 +24,43 @@ pub enum Calibrate {
     None,
 }
 
-/// Measures what `options` need for a file at `out`, of the types that they say, or of types that are
-/// still to be chosen for a size: what an importance matrix says, or what the one that is `given` does
-/// not say. `None` where nothing has to be known. Where the model cannot be run, that is noted, unless
-/// it was asked for, and the options are told that nothing is known.
+/// Where a file goes, and how it is made.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub out: &'a Path,
+    pub args: &'a OutputArgs,
+    pub table: &'a KernelTable,
+}
+
+/// Measures what `options` need, of the types that they say, or of types that are still to be chosen
+/// for a size: what an importance matrix says, or what the one that is `given` does not say. `None`
+/// where nothing has to be known. Where the model cannot be run, that is noted, unless it was asked
+/// for, and the options are told that nothing is known.
 pub fn calibrate(
     source: &dyn Source,
     types: &TypeArgs,
     given: Option<&Imatrix>,
     options: &mut PlanOptions,
-    to: (&Path, &OutputArgs, &KernelTable),
+    target: Target<'_>,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Option<Imatrix>> {
-    let (out, args, table) = to;
+    let Target { args, table, .. } = target;
     let asked = types.calibrate.is_some();
     let mut amount = match (types.calibrate, given) {
         (Some(Calibrate::None), _) => return Ok(None),
-        (Some(Calibrate::Quick), Some(_)) => {
-            bail!("--calibrate quick is instead of --imatrix; --calibrate full adds to one")
-        }
         (_, Some(given)) if given.n_sketched() > 0 => {
             if asked {
-                notes.push("the importance matrix says all that --calibrate full would".into());
+                let says = "the importance matrix says which columns are used together";
+                notes.push(format!("{says}: --calibrate changes nothing"));
             }
             return Ok(None);
         }
         (Some(Calibrate::Full), _) | (_, Some(_)) => Amount::Full,
         (_, None) => Amount::Quick,
     };
+    if let Some(given) = given {
+        given.check(source.tensors())?;
+    }
     if types.wanted_size().is_some() {
         Plan::fixed(source, options, table)?;
     } else {
@@ -74,16 +82,13 @@ pub fn calibrate(
             amount = Amount::Full;
         }
     }
-    // Nothing is written beside the output of a dry run.
-    let elsewhere = std::env::temp_dir().join("siskin");
-    let out = if args.dry_run { &elsewhere } else { out };
-    match measure(source, amount, out, table, args)? {
+    let what = match given {
+        Some(_) => "which columns are used together",
+        None => "which columns matter",
+    };
+    match measure(source, amount, what, target)? {
         Err(Error::CannotRun(reason)) if !asked => {
             options.calibrated = false;
-            let what = match given {
-                Some(_) => "which columns are used together",
-                None => "which columns matter",
-            };
             notes.push(format!("{what} was not measured, since the model cannot be run: {reason}"));
             Ok(None)
         }
@@ -100,16 +105,18 @@ pub fn calibrate(
 fn measure(
     source: &dyn Source,
     amount: Amount,
-    out: &Path,
-    table: &KernelTable,
-    args: &OutputArgs,
+    what: &str,
+    Target { out, args, table }: Target<'_>,
 ) -> anyhow::Result<siskin_convert::Result<Imatrix>> {
+    // Nothing is written beside the output of a dry run.
+    let elsewhere = std::env::temp_dir().join("siskin");
+    let out = if args.dry_run { &elsewhere } else { out };
     let copying = ProgressBar::new(0).with_style(ProgressStyle::with_template(
         "{bar:30} {bytes}/{total_bytes} copied, to run the model, {eta} left",
     )?);
-    let reading = ProgressBar::new(0).with_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} tokens read, to see which columns matter ({elapsed})",
-    )?);
+    let reading = ProgressBar::new(0).with_style(ProgressStyle::with_template(&format!(
+        "{{bar:30}} {{pos}}/{{len}} tokens read, to see {what} ({{elapsed}})",
+    ))?);
     let mut copied = on_bar(&copying);
     let calibrator = Calibrator::new(source, amount, out, table, args.threads, &mut copied);
     copying.finish_and_clear();

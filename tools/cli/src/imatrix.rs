@@ -44,8 +44,8 @@ pub struct ImatrixArgs {
     /// Measure the output matrix too. Takes longer, since the logits of all tokens are computed.
     #[arg(long)]
     process_output: bool,
-    /// Leave out how columns are used together: a file as small as llama.cpp's, which makes models
-    /// about as good as llama.cpp's are.
+    /// Leave out how columns are used together: a file as small as llama.cpp's. Who quantizes with it
+    /// has the model measure that with a text that is built in.
     #[arg(long)]
     no_sketch: bool,
     /// A file whose numbers are added, of GGUF or llama.cpp's former format; can be given several

@@ -24,7 +24,7 @@ use siskin_convert::{
 use siskin_quant::table::KernelTable;
 
 use crate::args::parse_bytes;
-use crate::calibrating::{Calibrate, calibrate};
+use crate::calibrating::{Calibrate, Target, calibrate};
 use crate::{download, output, process};
 
 /// Which tensor gets which type.
@@ -52,13 +52,14 @@ pub struct TypeArgs {
     #[arg(long, visible_alias = "token-embedding-type", value_name = "TYPE")]
     pub embedding_type: Option<String>,
     /// An importance matrix (`siskin imatrix` makes one of a text of yours): which columns matter
-    /// more, and which are used together. All types below Q8_0 are better with one.
+    /// more, and which are used together. All types below Q8_0 gain by one that does. Where it does
+    /// not say the latter, as llama.cpp's, the model is run to measure that (--calibrate).
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// How to find out which columns matter without --imatrix: the model reads a text that is built
-    /// in [default: quick, and full for types that are of no use without]. With a matrix that does not
-    /// say which columns are used together, as those of llama.cpp: how to find out that [default:
-    /// full]. Needs room for a copy of a checkpoint.
+    /// in [default: quick, and full for types that are of no use without]. With --imatrix, where that does
+    /// not say which columns are used together: full measures it [default], none does without. Needs
+    /// room for a copy of a checkpoint.
     #[arg(long, value_name = "HOW")]
     pub calibrate: Option<Calibrate>,
     /// Quantize tensors that are quantized already. This loses more than quantizing the original.
@@ -74,6 +75,9 @@ impl TypeArgs {
 
     /// What they say of a file of a type.
     fn options(&self, file_type: &'static FileType) -> anyhow::Result<PlanOptions> {
+        if (self.imatrix.is_some(), self.calibrate) == (true, Some(Calibrate::Quick)) {
+            bail!("--calibrate quick is instead of --imatrix; --calibrate full adds to one");
+        }
         let ty = |name: &Option<String>| name.as_deref().map(weight_type).transpose();
         let rules = self.tensors.iter().map(|t| TensorRule::parse(t));
         Ok(PlanOptions {
@@ -189,9 +193,10 @@ pub fn write(
     let _writing = process::Uninterrupted::new()?;
     let start = Instant::now();
     let given = types.imatrix.as_ref().map(Imatrix::open).transpose()?.map(Arc::new);
-    let to = (out, args, &table);
-    let measured = calibrate(source, types, given.as_deref(), &mut plan_options, to, &mut notes)?;
-    let known = Known::new(given, measured.map(Arc::new));
+    let target = Target { out, args, table: &table };
+    let measured =
+        calibrate(source, types, given.as_deref(), &mut plan_options, target, &mut notes)?;
+    let mut known = Known::new(given, measured.map(Arc::new));
     let keys = known.keys();
     let (mut plan, choices) = match types.wanted_size() {
         Some(size) => {
@@ -213,6 +218,7 @@ pub fn write(
         }
         None => (Plan::new(source, &plan_options, &table)?, Vec::new()),
     };
+    known.sketches = known.sketches.filter(|_| plan.recodes(source.tensors(), &table));
     plan.notes.splice(0..0, notes);
     plan.notes.iter().for_each(|note| output::note(note));
     let mut options = WriteOptions {

@@ -140,11 +140,11 @@ impl Budget<'_> {
             }
             let found = if mix::is_quantized(tensor) && free(tensor) {
                 let importance = self.importance.get(i).and_then(Option::as_deref);
-                let feedback = match self.sketches {
-                    Some(imatrix) if tensor.shape.len() == 2 => imatrix.feedback(&tensor.name)?,
+                let together = match self.sketches {
+                    Some(imatrix) if tensor.shape.len() == 2 => Together::new(imatrix, tensor)?,
                     _ => None,
                 };
-                Sample::read(source, i, importance, feedback)?.candidates(table)?
+                Sample::read(source, i, importance, together)?.candidates(table)?
             } else {
                 let ty = fixed.types[i];
                 vec![Candidate { ty, bytes: padded(tensor, ty), noise: 0.0 }]
@@ -222,7 +222,35 @@ struct Sample<'a> {
     /// The rows of each expert, whose columns have an importance of their own; of other tensors,
     /// all.
     parts: Vec<(Option<&'a [f32]>, Vec<f32>)>,
-    feedback: Option<Feedback>,
+    together: Option<Together>,
+}
+
+/// How the columns of a tensor are used together.
+struct Together {
+    feedback: Feedback,
+    /// Their mean squares by the same sketch, which need not be those by which they are weighed when
+    /// they are quantized.
+    means: Vec<f32>,
+}
+
+impl Together {
+    fn new(sketches: &Imatrix, tensor: &TensorDesc) -> Result<Option<Together>> {
+        let feedback = sketches.feedback(&tensor.name)?;
+        let means = sketches.importance(&tensor.name, tensor.cols())?;
+        Ok(feedback.zip(means).map(|(feedback, means)| Together { feedback, means }))
+    }
+
+    /// The mean square of the error of products, in the sum over rows.
+    fn error(&self, values: &[f32], back: &[f32]) -> f64 {
+        // Feedback is relative to the most important column.
+        let most = f64::from(self.means.iter().fold(0.0f32, |max, x| max.max(*x)));
+        let columns = self.feedback.columns();
+        let of_row = |(values, back): (&[f32], &[f32])| {
+            let off = |(a, b): (&f32, &f32)| f64::from(*a) - f64::from(*b);
+            self.feedback.error(values.iter().zip(back).map(off))
+        };
+        most * values.chunks(columns).zip(back.chunks(columns)).map(of_row).sum::<f64>()
+    }
 }
 
 impl<'a> Sample<'a> {
@@ -230,7 +258,7 @@ impl<'a> Sample<'a> {
         source: &'a dyn Source,
         index: usize,
         importance: Option<&'a [f32]>,
-        feedback: Option<Feedback>,
+        together: Option<Together>,
     ) -> Result<Sample<'a>> {
         let tensor = &source.tensors()[index];
         let (cols, rows) = (tensor.cols(), tensor.rows());
@@ -249,7 +277,7 @@ impl<'a> Sample<'a> {
                 None => parts.push((importance, row.clone())),
             }
         }
-        Ok(Sample { source, tensor, parts, feedback })
+        Ok(Sample { source, tensor, parts, together })
     }
 
     /// What each type would cost and lose, from small to large.
@@ -272,28 +300,23 @@ impl<'a> Sample<'a> {
         for (importance, values) in &self.parts {
             let mut bytes = vec![0; ty.row_bytes(values.len()).unwrap_or(0)];
             let mut back = vec![0.0; values.len()];
-            match &self.feedback {
-                Some(f) => table.quantize_with_feedback(ty, values, *importance, f, &mut bytes),
+            match &self.together {
+                Some(Together { feedback, .. }) => {
+                    table.quantize_with_feedback(ty, values, *importance, feedback, &mut bytes)
+                }
                 None => table.quantize(ty, values, *importance, &mut bytes),
             }
             .map_err(wrong)?;
             formats::dequantize_row(ty, &bytes, &mut back).map_err(wrong)?;
+            let weights = self.together.as_ref().map(|t| &t.means[..]).or(*importance);
             for (i, (a, b)) in values.iter().zip(&back).enumerate() {
-                let weight = importance.map_or(1.0, |all| f64::from(all[i % all.len()]));
+                let weight = weights.map_or(1.0, |all| f64::from(all[i % all.len()]));
                 let (a, b) = (f64::from(*a), f64::from(*b));
                 error += weight * (a - b) * (a - b);
                 power += weight * a * a;
             }
-            if let (Some(feedback), Some(importance)) = (&self.feedback, importance) {
-                // Both relative to the most important column.
-                let most = f64::from(importance.iter().fold(0.0f32, |max, x| max.max(*x)));
-                let columns = feedback.columns();
-                let rows = values.chunks(columns).zip(back.chunks(columns));
-                let of_row = |(values, back): (&[f32], &[f32])| {
-                    let off = |(a, b): (&f32, &f32)| f64::from(*a) - f64::from(*b);
-                    feedback.error(values.iter().zip(back).map(off))
-                };
-                error = most * rows.map(of_row).sum::<f64>();
+            if let Some(together) = &self.together {
+                error = together.error(values, &back);
             }
         }
         Ok(if power > 0.0 { error / power } else { 0.0 })

@@ -96,7 +96,7 @@ impl Calibrator {
             }
         };
         let level = Some(table.level().to_string());
-        // As for those who write, 0 is no number of threads.
+        // As for those who write: as many as are of use, if it is 0.
         let threads = threads.filter(|n| *n > 0);
         let options = EngineOptions { threads, level, ..EngineOptions::default() };
         let engine = Engine::from_file(file, &options).map_err(cannot_run)?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use siskin_quant::quantize::recode::Feedback;
 use siskin_quant::table::KernelTable;
 
-use crate::plan::Plan;
+use crate::plan::{Plan, recodes};
 use crate::{Imatrix, Result, TensorDesc};
 
 /// Computed when the first tensor needs it, dropped after the last.
@@ -39,7 +39,7 @@ impl<'a> Feedbacks<'a> {
         let names = imatrix.map(Imatrix::sketch_names).unwrap_or_default();
         let mut index_of = BTreeMap::new();
         let mut input = |(tensor, ty): (&TensorDesc, _)| {
-            if ty == tensor.ty || !table.can_recode(ty) || tensor.shape.len() != 2 {
+            if !recodes(tensor, ty, table) {
                 return None;
             }
             let name = *names.get(tensor.name.as_str())?;

@@ -20,6 +20,11 @@ const LEFT_OUT: [&str; 6] = [
     "split.tensors.count",
 ];
 
+/// How the keys begin that say by which importance matrix a file was made: another is made by another.
+/// The second is Siskin's own, of where it knew from which columns are used together
+/// (`quantize.sketch.dataset`), where that was not the matrix.
+const OF_MATRIX: [&str; 2] = ["quantize.imatrix.", "quantize.sketch."];
+
 /// A GGUF file.
 pub struct GgufSource {
     file: GgufFile,
@@ -95,8 +100,8 @@ impl Source for GgufSource {
     }
 
     fn metadata(&self, to: &mut Builder) -> Result<()> {
-        // The importance matrix that the source was made with is not this file's.
-        let holds = |key: &str| !LEFT_OUT.contains(&key) && !key.starts_with("quantize.imatrix.");
+        let of_matrix = |key: &str| OF_MATRIX.iter().any(|start| key.starts_with(start));
+        let holds = |key: &str| !LEFT_OUT.contains(&key) && !of_matrix(key);
         Ok(to.copy(self.file.metadata(), holds)?)
     }
 

@@ -243,8 +243,7 @@ impl Plan {
         let all = known_of.map(|((tensor, ty), found)| of((tensor, *ty, found)));
         let all = all.collect::<Result<Vec<_>>>()?;
         if known == 0 && self.types.iter().any(|ty| !is_float(*ty)) {
-            let reason = "it knows none of the tensors to quantize: it is of another model";
-            return Err(Error::file(imatrix.path(), reason));
+            return Err(imatrix.of_another());
         }
         Ok(all)
     }
@@ -252,22 +251,25 @@ impl Plan {
     /// True if a matrix gets a type for which it matters which of its columns are used most. Of
     /// embeddings and output that is not measured, as in llama.cpp.
     pub fn weighs_columns(&self, tensors: &[TensorDesc]) -> bool {
-        self.given_to_layers(tensors, quantize::weighs_columns)
+        let weighs = |t: &TensorDesc, ty| ty != t.ty && quantize::weighs_columns(ty);
+        self.any_of_layers(tensors, weighs)
     }
 
-    /// True if a matrix that is neither embeddings nor output gets another type, such a one.
-    fn given_to_layers(&self, tensors: &[TensorDesc], is: impl Fn(GgmlType) -> bool) -> bool {
-        let mut pairs = tensors.iter().zip(&self.types);
-        pairs.any(|(t, ty)| {
-            let of_layer = !matches!(Role::of(&t.name), Role::Output | Role::TokenEmbd);
-            *ty != t.ty && is(*ty) && of_layer
-        })
-    }
-
-    /// True if a matrix of a layer gets a type that is better where it is known which of its columns
-    /// are used together.
+    /// True if a matrix gets a type that is better where it is known which of its columns are used
+    /// together, and that is measured.
     pub fn recodes(&self, tensors: &[TensorDesc], table: &KernelTable) -> bool {
-        self.given_to_layers(tensors, |ty| table.can_recode(ty))
+        self.any_of_layers(tensors, |t, ty| recodes(t, ty, table))
+    }
+
+    /// True if there is such a tensor, with its type, that is neither embeddings nor output.
+    fn any_of_layers(
+        &self,
+        tensors: &[TensorDesc],
+        is: impl Fn(&TensorDesc, GgmlType) -> bool,
+    ) -> bool {
+        let of_layer =
+            |t: &TensorDesc| !matches!(Role::of(&t.name), Role::Output | Role::TokenEmbd);
+        tensors.iter().zip(&self.types).any(|(t, ty)| of_layer(t) && is(t, *ty))
     }
 
     /// True if a type was given that is of no use where nothing is known of the columns.
@@ -290,6 +292,11 @@ impl Plan {
         let values: u64 = tensors.iter().map(TensorDesc::n_values).sum();
         self.n_bytes(tensors) as f64 * 8.0 / values.max(1) as f64
     }
+}
+
+/// True if a tensor that becomes `ty` is quantized with feedback, where there is a sketch of its input.
+pub(crate) fn recodes(tensor: &TensorDesc, ty: GgmlType, table: &KernelTable) -> bool {
+    ty != tensor.ty && table.can_recode(ty) && tensor.shape.len() == 2
 }
 
 /// Bytes of a tensor in a type whose blocks its rows are whole ones of.

@@ -131,6 +131,55 @@ unsafe impl<D: Dot> Simd for Neon<D> {
         }
     }
     #[inline(always)]
+    unsafe fn load_bits(rows: Rows) -> [int32x4_t; WORDS] {
+        unsafe {
+            let mut codes = [vdupq_n_s32(0); WORDS];
+            let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+            for r in 0..4 {
+                let word = rows.row(r).cast::<u32>().read_unaligned();
+                for half in 0..2 {
+                    let byte = |i: usize| vdup_n_u8((word >> (16 * half + 8 * i)) as u8);
+                    let set = vtstq_u8(vcombine_u8(byte(0), byte(1)), bit);
+                    let code = vandq_u8(set, vdupq_n_u8(2));
+                    codes[4 * half + r] = vreinterpretq_s32_u8(code);
+                }
+            }
+            codes
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(rows: Rows) -> [int32x4_t; WORDS] {
+        unsafe {
+            let mut codes = [vdupq_n_s32(0); WORDS];
+            // Each byte four times, and by how much its codes are shifted.
+            let bytes =
+                vcombine_u8(vcreate_u8(0x0101_0101_0000_0000), vcreate_u8(0x0303_0303_0202_0202));
+            let by = vreinterpretq_s8_u32(vdupq_n_u32(0xfafc_fe00));
+            for r in 0..4 {
+                for half in 0..2 {
+                    let word = rows.row(r).add(4 * half).cast::<u32>().read_unaligned();
+                    let four = vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(word)), bytes);
+                    let code = vandq_u8(vshlq_u8(four, by), vdupq_n_u8(3));
+                    codes[4 * half + r] = vreinterpretq_s32_u8(code);
+                }
+            }
+            codes
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(rows: Rows) -> [int32x4_t; 4] {
+        unsafe {
+            let mut codes = [vdupq_n_s32(0); 4];
+            for r in 0..4 {
+                let bytes = vld1_u8(rows.row(r));
+                let low = vand_u8(bytes, vdup_n_u8(15));
+                let code = vcombine_u8(low, vshr_n_u8::<4>(bytes));
+                codes[r] = vreinterpretq_s32_u8(code);
+            }
+            codes
+        }
+    }
+    #[inline(always)]
     unsafe fn add_fifth_bits(
         low: [int32x4_t; WORDS],
         rows: Rows,
@@ -167,6 +216,32 @@ unsafe impl<D: Dot> Simd for Neon<D> {
                 bytes[i] = vreinterpretq_s8_s32(w[i]);
             }
             D::dots(&bytes, a, top)
+        }
+    }
+    #[inline(always)]
+    unsafe fn write_signed<const N: usize, const G: usize>(
+        out: &mut [i8; 32],
+        grid: [&[i8; N]; G],
+        signs: u32,
+    ) {
+        unsafe {
+            let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+            let eight = |i: usize| {
+                if N == 8 {
+                    vld1_s8(grid[i].as_ptr())
+                } else {
+                    let word = |i: usize| grid[i].as_ptr().cast::<i32>().read_unaligned();
+                    let two = vset_lane_s32::<1>(word(2 * i + 1), vdup_n_s32(word(2 * i)));
+                    vreinterpret_s8_s32(two)
+                }
+            };
+            for half in 0..2 {
+                let codes = vcombine_s8(eight(2 * half), eight(2 * half + 1));
+                let byte = |i: usize| vdup_n_u8((signs >> (16 * half + 8 * i)) as u8);
+                let minus = vtstq_u8(vcombine_u8(byte(0), byte(1)), bit);
+                let minus = vreinterpretq_s8_u8(minus);
+                vst1q_s8(out.as_mut_ptr().add(16 * half), vsubq_s8(veorq_s8(codes, minus), minus));
+            }
         }
     }
     #[inline(always)]

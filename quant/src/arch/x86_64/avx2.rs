@@ -47,6 +47,88 @@ pub(super) unsafe fn byte_of_words(i: usize) -> __m128i {
 /// Bits 0 to 3, or 4 to 7, each in a byte of its own.
 pub(super) const BITS: [i32; 2] = [0x0804_0201, 0x8040_2010_u32 as i32];
 
+/// 32 codes of a grid, `N` from each address.
+#[inline(always)]
+pub(super) unsafe fn grid_codes<const N: usize, const G: usize>(grid: &[&[i8; N]; G]) -> __m256i {
+    unsafe {
+        let at = |i: usize| grid[i].as_ptr();
+        if N == 8 {
+            let two = |i: usize| at(i).cast::<f64>().read_unaligned();
+            let half = |i: usize| _mm_castpd_si128(_mm_set_pd(two(i + 1), two(i)));
+            return _mm256_set_m128i(half(2), half(0));
+        }
+        // Loads into all words, one of which is taken: where a word is inserted, one unit does all.
+        let word = |i: usize| _mm256_set1_epi32(at(i).cast::<i32>().read_unaligned());
+        let x = _mm256_blend_epi32::<0b10>(word(0), word(1));
+        let x = _mm256_blend_epi32::<0b100>(x, word(2));
+        let x = _mm256_blend_epi32::<0b1000>(x, word(3));
+        let y = _mm256_blend_epi32::<0b10_0000>(word(4), word(5));
+        let y = _mm256_blend_epi32::<0b100_0000>(y, word(6));
+        let y = _mm256_blend_epi32::<0b1000_0000>(y, word(7));
+        _mm256_blend_epi32::<0b1111_0000>(x, y)
+    }
+}
+
+/// Words in a register.
+#[inline(always)]
+pub(super) unsafe fn of_words(words: [u32; 8]) -> __m256i {
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+/// And back.
+#[inline(always)]
+pub(super) unsafe fn words_of(x: __m256i) -> [u32; 8] {
+    let mut words = [0; 8];
+    unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), x) };
+    words
+}
+
+/// The lower 28 bits of each word, 7 in each byte.
+#[inline(always)]
+pub(super) unsafe fn spread_signs(bits: __m256i) -> __m256i {
+    unsafe {
+        let seven = |x, at| _mm256_and_si256(x, _mm256_set1_epi32(127 << (8 * at)));
+        let low = _mm256_or_si256(seven(bits, 0), seven(_mm256_slli_epi32::<1>(bits), 1));
+        let (x2, x3) = (_mm256_slli_epi32::<2>(bits), _mm256_slli_epi32::<3>(bits));
+        _mm256_or_si256(low, _mm256_or_si256(seven(x2, 2), seven(x3, 3)))
+    }
+}
+
+/// See [`Simd::eighth_signs`].
+#[inline(always)]
+pub(super) unsafe fn eighth_signs(signs: __m256i) -> __m256i {
+    unsafe {
+        // Of each 4 bits, whether the number of ones is odd.
+        let odd = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+            0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0,
+        ));
+        let low = _mm256_set1_epi8(15);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(signs), low);
+        let low = _mm256_shuffle_epi8(odd, _mm256_and_si256(signs, low));
+        let eighth = _mm256_xor_si256(low, _mm256_shuffle_epi8(odd, high));
+        _mm256_or_si256(signs, eighth)
+    }
+}
+
+/// Each byte of a word 8 times.
+#[inline(always)]
+unsafe fn each_byte(word: u32) -> __m256i {
+    let eight = |byte: i64| byte * 0x0101_0101_0101_0101;
+    unsafe {
+        let byte = _mm256_setr_epi64x(0, eight(1), eight(2), eight(3));
+        _mm256_shuffle_epi8(_mm256_set1_epi32(word as i32), byte)
+    }
+}
+
+/// See [`Simd::write_moved`].
+#[inline(always)]
+pub(super) unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u32) {
+    unsafe {
+        let codes = _mm256_add_epi8(grid_codes(&grid), each_byte(by));
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), codes);
+    }
+}
+
 /// The products of bytes, those of neighbours added: at the most twice 128 times 127, which fits.
 #[inline(always)]
 unsafe fn pairs(w: __m256i, a: __m256i, signed: bool) -> __m256i {
@@ -260,6 +342,52 @@ unsafe impl<const DOT: u8> Simd for Avx2<DOT> {
                 }
             }
             acc
+        }
+    }
+    #[inline(always)]
+    unsafe fn even_signs(bits: [u32; 8]) -> [u32; 8] {
+        unsafe { words_of(eighth_signs(spread_signs(of_words(bits)))) }
+    }
+    #[inline(always)]
+    unsafe fn eighth_signs(signs: [u32; 8]) -> [u32; 8] {
+        unsafe { words_of(eighth_signs(of_words(signs))) }
+    }
+    #[inline(always)]
+    unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u32) {
+        unsafe { write_moved(out, grid, by) }
+    }
+    #[inline(always)]
+    unsafe fn ninth_bits(low: &[u8; 64], high: u64) -> [u16; 64] {
+        let mut all = [0; 64];
+        unsafe {
+            let bit = _mm256_setr_epi16(
+                1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, -32768,
+            );
+            for i in 0..4 {
+                let set = _mm256_and_si256(_mm256_set1_epi16((high >> (16 * i)) as i16), bit);
+                let set = _mm256_cmpeq_epi16(set, bit);
+                let low = _mm256_cvtepu8_epi16(_mm_loadu_si128(low.as_ptr().add(16 * i).cast()));
+                let ninth = _mm256_and_si256(set, _mm256_set1_epi16(256));
+                let codes = _mm256_or_si256(low, ninth);
+                _mm256_storeu_si256(all.as_mut_ptr().add(16 * i).cast(), codes);
+            }
+        }
+        all
+    }
+    #[inline(always)]
+    unsafe fn write_signed<const N: usize, const G: usize>(
+        out: &mut [i8; 32],
+        grid: [&[i8; N]; G],
+        signs: u32,
+    ) {
+        unsafe {
+            let codes = grid_codes(&grid);
+            // The bit of a code's sign, in the byte for 8 of them.
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let set = each_byte(signs);
+            let minus = _mm256_cmpeq_epi8(_mm256_and_si256(set, bit), bit);
+            let codes = _mm256_sub_epi8(_mm256_xor_si256(codes, minus), minus);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), codes);
         }
     }
     #[inline(always)]

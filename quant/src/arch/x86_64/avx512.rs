@@ -4,7 +4,10 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{BITS, byte_of_words, four_words, second_word, two_rows};
+use super::avx2::{
+    BITS, byte_of_words, eighth_signs, four_words, grid_codes, of_words, second_word, spread_signs,
+    two_rows, words_of, write_moved,
+};
 use super::lanes::Avx512;
 use crate::simd::{Rows, Simd, WORDS, WordDot};
 
@@ -172,6 +175,43 @@ unsafe impl Simd for Avx512 {
         _: i32,
     ) -> __m512i {
         unsafe { Self::word_dots(w, a, signed) }
+    }
+    #[inline(always)]
+    unsafe fn even_signs(bits: [u32; 8]) -> [u32; 8] {
+        unsafe { words_of(eighth_signs(spread_signs(of_words(bits)))) }
+    }
+    #[inline(always)]
+    unsafe fn eighth_signs(signs: [u32; 8]) -> [u32; 8] {
+        unsafe { words_of(eighth_signs(of_words(signs))) }
+    }
+    #[inline(always)]
+    unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u32) {
+        unsafe { write_moved(out, grid, by) }
+    }
+    #[inline(always)]
+    unsafe fn ninth_bits(low: &[u8; 64], high: u64) -> [u16; 64] {
+        let mut all = [0; 64];
+        unsafe {
+            for i in 0..2 {
+                let low = _mm256_loadu_si256(low.as_ptr().add(32 * i).cast());
+                let (low, set) = (_mm512_cvtepu8_epi16(low), (high >> (32 * i)) as u32);
+                let codes = _mm512_mask_add_epi16(low, set, low, _mm512_set1_epi16(256));
+                _mm512_storeu_si512(all.as_mut_ptr().add(32 * i).cast(), codes);
+            }
+        }
+        all
+    }
+    #[inline(always)]
+    unsafe fn write_signed<const N: usize, const G: usize>(
+        out: &mut [i8; 32],
+        grid: [&[i8; N]; G],
+        signs: u32,
+    ) {
+        unsafe {
+            let codes = grid_codes(&grid);
+            let codes = _mm256_mask_sub_epi8(codes, signs, _mm256_setzero_si256(), codes);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), codes);
+        }
     }
     #[inline(always)]
     unsafe fn tile<const C: usize, const N: usize>(

@@ -19,7 +19,7 @@ use siskin_quant::quantize::recode::Feedback;
 use sketch::Sketch;
 pub use statistics::Statistics;
 
-use crate::{Error, Result, TensorDesc};
+use crate::{Error, Result, TensorDesc, mix};
 
 /// Tokens of a chunk where a file does not say: llama.cpp's default.
 pub const DEFAULT_CHUNK_SIZE: u32 = 512;
@@ -180,6 +180,22 @@ impl Imatrix {
         let experts = |t: &TensorDesc| t.shape.get(2).copied().unwrap_or(1) as usize;
         let of = |t: &TensorDesc| self.importance(&t.name, t.cols() * experts(t));
         tensors.iter().map(of).collect()
+    }
+
+    /// Refuses a matrix that cannot be of a model with these tensors.
+    ///
+    /// # Errors
+    /// It knows none of the tensors' matrices, or has more or fewer columns than one.
+    pub fn check(&self, tensors: &[TensorDesc]) -> Result<()> {
+        let known = self.importance_of(tensors)?;
+        let mut of_matrices = tensors.iter().zip(&known).filter(|(t, _)| mix::is_quantized(t));
+        if of_matrices.any(|(_, found)| found.is_some()) { Ok(()) } else { Err(self.of_another()) }
+    }
+
+    /// The error for a matrix that knows nothing of what it is asked.
+    pub(crate) fn of_another(&self) -> Error {
+        let reason = "it knows none of the tensors to quantize: it is of another model";
+        Error::file(&self.path, reason)
     }
 
     /// What makes a quantizer let errors cancel, for tensor `name`; `None` if there is no sketch of
