@@ -253,12 +253,22 @@ pub unsafe trait Simd: Prefetch {
             }
         }
     }
+    /// Indices of 11 bits: a byte of `low` each, and above it the lower 3 of 4 bits of `high`.
+    #[inline(always)]
+    unsafe fn indices(low: &[u8; 32], high: [u16; 8]) -> [u16; 32] {
+        let mut all = [0; 32];
+        for (i, (all, low)) in all.iter_mut().zip(low).enumerate() {
+            let above = high[i / 4] >> (4 * (i % 4)) & 7;
+            *all = u16::from(*low) | above << 8;
+        }
+        all
+    }
     /// Bit `i` of `high` above byte `i` of `low`.
     #[inline(always)]
     unsafe fn ninth_bits(low: &[u8; 64], high: u64) -> [u16; 64] {
         let mut all = [0; 64];
         for (i, (all, low)) in all.iter_mut().zip(low).enumerate() {
-            *all = u16::from(*low) | (high >> i & 1) as u16 * 256;
+            *all = u16::from(*low) + (high >> i & 1) as u16 * 256;
         }
         all
     }

@@ -60,13 +60,14 @@ impl BlockIQ1S {
         f16(self.d)
     }
 
-    /// Sets the scales.
+    /// The 3-bit scale of each 32 values, 4 bits for each from the low ones up.
     #[inline(always)]
-    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
-        for (scales, qh) in out.scale.as_chunks_mut().0.iter_mut().zip(self.qh) {
-            *scales = [2 * (u16::from_le_bytes(qh) >> 12 & 7) as i16 + 1; 2];
+    pub(crate) fn scales(&self) -> u32 {
+        let mut all = 0;
+        for (n, qh) in self.qh.iter().enumerate() {
+            all |= u32::from(u16::from_le_bytes(*qh) >> 12 & 7) << (4 * n);
         }
-        out.d = self.d() * 0.125;
+        all
     }
 }
 
@@ -120,7 +121,8 @@ impl IntBlock for BlockIQ1S {
                 unpack_group(index, qh & 0x8000 != 0, 4 * n + l, out);
             }
         }
-        self.unpack_scales(out);
+        out.set_scales_32(self.scales());
+        out.d = self.d() * 0.125;
     }
 }
 
@@ -142,18 +144,23 @@ impl BlockIQ1M {
     /// The scale, put together from the upper 4 bits of each of `scales`.
     #[inline(always)]
     pub const fn d(&self) -> f32 {
-        let [a, b, c, d] = self.scales;
-        f16([a[1] >> 4 | b[1] & 0xf0, c[1] >> 4 | d[1] & 0xf0])
+        f16(self.d_bytes())
     }
 
-    /// Sets the scales.
+    /// Its bytes.
     #[inline(always)]
-    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
-        for j in 0..16 {
-            let scales = u16::from_le_bytes(self.scales[j / 4]);
-            out.scale[j] = 2 * (scales >> (3 * (j % 4)) & 7) as i16 + 1;
-        }
-        out.d = self.d() * 0.125;
+    pub(crate) const fn d_bytes(&self) -> [u8; 2] {
+        let [a, b, c, d] = self.scales;
+        [a[1] >> 4 | b[1] & 0xf0, c[1] >> 4 | d[1] & 0xf0]
+    }
+
+    /// The 3-bit scale of each 16 values, 4 bits for each from the low ones up.
+    #[inline(always)]
+    pub(crate) fn scales(&self) -> u64 {
+        let [[a, b], [c, d], [e, f], [g, h]] = self.scales;
+        let x = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let field = |l: u64| (x & 0x0007_0007_0007_0007 << (3 * l)) << l;
+        field(0) | field(1) | field(2) | field(3)
     }
 }
 
@@ -211,6 +218,7 @@ impl IntBlock for BlockIQ1M {
                 unpack_group(index, high & 8 != 0, 2 * n + l, out);
             }
         }
-        self.unpack_scales(out);
+        out.set_scales_16(self.scales());
+        out.d = self.d() * 0.125;
     }
 }

@@ -75,22 +75,21 @@ impl BlockIQ2XXS {
         bits
     }
 
-    /// Sets the scales.
+    /// The 4-bit scale of each 32 values, from the low bits up.
     #[inline(always)]
-    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
-        out.scale = scales_of_words(self.bits());
-        out.d = self.d() * 0.125;
+    pub(crate) fn scales(&self) -> u32 {
+        top_halves(self.bits())
     }
 }
 
-/// The scales of each 32 values, of which the upper 4 bits of a word have one.
+/// The upper 4 bits of each word.
 #[inline(always)]
-pub(super) fn scales_of_words(words: [u32; 8]) -> [i16; 16] {
-    let mut scales = [0; 16];
-    for (scales, word) in scales.as_chunks_mut().0.iter_mut().zip(words) {
-        *scales = [2 * (word >> 28) as i16 + 1; 2];
+pub(super) fn top_halves(words: [u32; 8]) -> u32 {
+    let mut all = 0;
+    for (n, word) in words.iter().enumerate() {
+        all |= word >> 28 << (4 * n);
     }
-    scales
+    all
 }
 
 impl Block for BlockIQ2XXS {
@@ -142,16 +141,8 @@ impl IntBlock for BlockIQ2XXS {
                 signs::apply_even(grid, bits[n] >> (7 * l), &mut groups[4 * n + l]);
             }
         }
-        self.unpack_scales(out);
-    }
-}
-
-/// Sets the scales from bytes that hold two scales of 4 bits.
-#[inline(always)]
-fn unpack_scales(scales: &[u8; 8], out: &mut Unit) {
-    for j in 0..8 {
-        out.scale[2 * j] = 2 * i16::from(scales[j] & 0xf) + 1;
-        out.scale[2 * j + 1] = 2 * i16::from(scales[j] >> 4) + 1;
+        out.set_scales_32(self.scales());
+        out.d = self.d() * 0.125;
     }
 }
 
@@ -174,11 +165,10 @@ impl BlockIQ2XS {
         f16(self.d)
     }
 
-    /// Sets the scales.
+    /// The 4-bit scale of each 16 values, from the low bits up.
     #[inline(always)]
-    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
-        unpack_scales(&self.scales, out);
-        out.d = self.d() * 0.125;
+    pub(crate) fn scales(&self) -> u64 {
+        u64::from_le_bytes(self.scales)
     }
 }
 
@@ -225,7 +215,8 @@ impl IntBlock for BlockIQ2XS {
             let grid = &grids::IQ2_XS[usize::from(code & 511)];
             signs::apply_even(grid, u32::from(code >> 9), &mut groups[n]);
         }
-        self.unpack_scales(out);
+        out.set_scales_16(self.scales());
+        out.d = self.d() * 0.125;
     }
 }
 
@@ -250,11 +241,10 @@ impl BlockIQ2S {
         f16(self.d)
     }
 
-    /// Sets the scales.
+    /// The 4-bit scale of each 16 values, from the low bits up.
     #[inline(always)]
-    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
-        unpack_scales(&self.scales, out);
-        out.d = self.d() * 0.125;
+    pub(crate) fn scales(&self) -> u64 {
+        u64::from_le_bytes(self.scales)
     }
 }
 
@@ -308,6 +298,7 @@ impl IntBlock for BlockIQ2S {
                 signs::apply(&grids::IQ2_S[index], self.qs[32 + 4 * n + l], &mut groups[4 * n + l]);
             }
         }
-        self.unpack_scales(out);
+        out.set_scales_16(self.scales());
+        out.d = self.d() * 0.125;
     }
 }

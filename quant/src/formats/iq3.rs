@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::iq2::scales_of_words;
+use super::iq2::top_halves;
 use super::{Block, IntBlock, Unit, Wide, dequantize_units, f16, grids, signs};
 use crate::GgmlType;
 use crate::lanes::Lanes;
@@ -78,11 +78,10 @@ impl BlockIQ3XXS {
         bits
     }
 
-    /// Sets the scales.
+    /// The 4-bit scale of each 32 values, from the low bits up.
     #[inline(always)]
-    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
-        out.scale = scales_of_words(self.bits());
-        out.d = self.d() * 0.25;
+    pub(crate) fn scales(&self) -> u32 {
+        top_halves(self.bits())
     }
 }
 
@@ -139,7 +138,8 @@ impl IntBlock for BlockIQ3XXS {
                 signs::apply_even(&grid, bits[n] >> (7 * l), &mut groups[4 * n + l]);
             }
         }
-        self.unpack_scales(out);
+        out.set_scales_32(self.scales());
+        out.d = self.d() * 0.25;
     }
 }
 
@@ -166,13 +166,10 @@ impl BlockIQ3S {
         f16(self.d)
     }
 
-    /// Sets the scales.
+    /// The 4-bit scale of each 32 values, from the low bits up.
     #[inline(always)]
-    pub(crate) fn unpack_scales(&self, out: &mut Unit) {
-        for (j, scales) in out.scale.as_chunks_mut().0.iter_mut().enumerate() {
-            *scales = [2 * i16::from(self.scales[j / 2] >> (4 * (j % 2)) & 0xf) + 1; 2];
-        }
-        out.d = self.d();
+    pub(crate) fn scales(&self) -> u32 {
+        u32::from_le_bytes(self.scales)
     }
 }
 
@@ -228,6 +225,7 @@ impl IntBlock for BlockIQ3S {
                 signs::apply(&grid, self.signs[group], &mut groups[group]);
             }
         }
-        self.unpack_scales(out);
+        out.set_scales_32(self.scales());
+        out.d = self.d();
     }
 }

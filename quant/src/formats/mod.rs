@@ -113,7 +113,6 @@ impl Wide {
 /// Value `i` is `d * scale[i / 16] * q[i] + dmin * min[i / 16]`. What a dot product does with it is
 /// said in [`crate::matmul`].
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(32))]
 pub struct Unit {
     /// The codes; the first [`IntBlock::UNIT`] are set.
     pub q: [i8; 256],
@@ -125,6 +124,24 @@ pub struct Unit {
     pub d: f32,
     /// Scale of the minimums (negative where the format subtracts them).
     pub dmin: f32,
+}
+
+impl Unit {
+    /// Sets the scales of each 16 values of 256, twice each 4 bits from the low ones up, and 1.
+    #[inline(always)]
+    fn set_scales_16(&mut self, bits: u64) {
+        for (j, scale) in self.scale.iter_mut().enumerate() {
+            *scale = 2 * (bits >> (4 * j) & 15) as i16 + 1;
+        }
+    }
+
+    /// The same of each 32.
+    #[inline(always)]
+    fn set_scales_32(&mut self, bits: u32) {
+        for (j, scales) in self.scale.as_chunks_mut().0.iter_mut().enumerate() {
+            *scales = [2 * (bits >> (4 * j) & 15) as i16 + 1; 2];
+        }
+    }
 }
 
 impl Default for Unit {

@@ -21,6 +21,26 @@ pub struct BlockTQ1_0 {
     pub d: [u8; 2],
 }
 
+impl BlockTQ1_0 {
+    /// The 256 codes.
+    #[inline(always)]
+    pub(crate) fn digits(&self, out: &mut [i8; 256]) {
+        for n in 0..5 {
+            for l in 0..32 {
+                out[32 * n + l] = digit(self.qs[l], n);
+            }
+            for l in 0..16 {
+                out[160 + 16 * n + l] = digit(self.qs[32 + l], n);
+            }
+        }
+        for n in 0..4 {
+            for l in 0..4 {
+                out[240 + 4 * n + l] = digit(self.qh[l], n);
+            }
+        }
+    }
+}
+
 /// Digit `n` of a byte, minus 1. A byte is a fraction in 256ths: three times it has the first
 /// digit before the point, and what is left of it begins with the next.
 #[inline(always)]
@@ -85,19 +105,7 @@ impl IntBlock for BlockTQ1_0 {
 
     #[inline(always)]
     fn unpack(&self, _index: usize, out: &mut Unit) {
-        for n in 0..5 {
-            for l in 0..32 {
-                out.q[32 * n + l] = digit(self.qs[l], n);
-            }
-            for l in 0..16 {
-                out.q[160 + 16 * n + l] = digit(self.qs[32 + l], n);
-            }
-        }
-        for n in 0..4 {
-            for l in 0..4 {
-                out.q[240 + 4 * n + l] = digit(self.qh[l], n);
-            }
-        }
+        self.digits(&mut out.q);
         out.scale.fill(1);
         out.d = self.d();
     }

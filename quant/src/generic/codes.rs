@@ -186,7 +186,7 @@ macro_rules! f16_d {
 
 /// Bits `at .. at + n` of each.
 #[inline(always)]
-pub(super) unsafe fn bits_of<S: Simd>(x: S::I, at: i32, n: i32) -> S::I {
+unsafe fn bits_of<S: Simd>(x: S::I, at: i32, n: i32) -> S::I {
     unsafe { S::and_i(S::shr_i(x, at), S::splat_i((1 << n) - 1)) }
 }
 

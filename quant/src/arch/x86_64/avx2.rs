@@ -57,15 +57,12 @@ pub(super) unsafe fn grid_codes<const N: usize, const G: usize>(grid: &[&[i8; N]
             let half = |i: usize| _mm_castpd_si128(_mm_set_pd(two(i + 1), two(i)));
             return _mm256_set_m128i(half(2), half(0));
         }
-        // Loads into all words, one of which is taken: where a word is inserted, one unit does all.
-        let word = |i: usize| _mm256_set1_epi32(at(i).cast::<i32>().read_unaligned());
-        let x = _mm256_blend_epi32::<0b10>(word(0), word(1));
-        let x = _mm256_blend_epi32::<0b100>(x, word(2));
-        let x = _mm256_blend_epi32::<0b1000>(x, word(3));
-        let y = _mm256_blend_epi32::<0b10_0000>(word(4), word(5));
-        let y = _mm256_blend_epi32::<0b100_0000>(y, word(6));
-        let y = _mm256_blend_epi32::<0b1000_0000>(y, word(7));
-        _mm256_blend_epi32::<0b1111_0000>(x, y)
+        let word = |i: usize| at(i).cast::<i32>().read_unaligned();
+        let half = |i: usize| {
+            let x = _mm_insert_epi32::<1>(_mm_cvtsi32_si128(word(i)), word(i + 1));
+            _mm_insert_epi32::<3>(_mm_insert_epi32::<2>(x, word(i + 2)), word(i + 3))
+        };
+        _mm256_set_m128i(half(4), half(0))
     }
 }
 
@@ -127,6 +124,28 @@ pub(super) unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u3
         let codes = _mm256_add_epi8(grid_codes(&grid), each_byte(by));
         _mm256_storeu_si256(out.as_mut_ptr().cast(), codes);
     }
+}
+
+/// See [`Simd::indices`].
+#[inline(always)]
+pub(super) unsafe fn indices(low: &[u8; 32], high: [u16; 8]) -> [u16; 32] {
+    let mut all = [0u16; 32];
+    unsafe {
+        let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(high.as_ptr().cast()));
+        // Each word's bits into a byte each.
+        let byte = |l: i32| {
+            let bits = _mm256_and_si256(words, _mm256_set1_epi32(7 << (4 * l)));
+            _mm256_sll_epi32(bits, _mm_cvtsi32_si128(4 * l))
+        };
+        let high =
+            _mm256_or_si256(_mm256_or_si256(byte(0), byte(1)), _mm256_or_si256(byte(2), byte(3)));
+        let low = _mm256_loadu_si256(low.as_ptr().cast());
+        let (a, b) = (_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high));
+        let out = all.as_mut_ptr();
+        _mm256_storeu_si256(out.cast(), _mm256_permute2x128_si256::<0x20>(a, b));
+        _mm256_storeu_si256(out.add(16).cast(), _mm256_permute2x128_si256::<0x31>(a, b));
+    }
+    all
 }
 
 /// The products of bytes, those of neighbours added: at the most twice 128 times 127, which fits.
@@ -355,6 +374,10 @@ unsafe impl<const DOT: u8> Simd for Avx2<DOT> {
     #[inline(always)]
     unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u32) {
         unsafe { write_moved(out, grid, by) }
+    }
+    #[inline(always)]
+    unsafe fn indices(low: &[u8; 32], high: [u16; 8]) -> [u16; 32] {
+        unsafe { indices(low, high) }
     }
     #[inline(always)]
     unsafe fn ninth_bits(low: &[u8; 64], high: u64) -> [u16; 64] {

@@ -5,8 +5,8 @@
 use std::arch::x86_64::*;
 
 use super::avx2::{
-    BITS, byte_of_words, eighth_signs, four_words, grid_codes, of_words, second_word, spread_signs,
-    two_rows, words_of, write_moved,
+    BITS, byte_of_words, eighth_signs, four_words, grid_codes, indices, of_words, second_word,
+    spread_signs, two_rows, words_of, write_moved,
 };
 use super::lanes::Avx512;
 use crate::simd::{Rows, Simd, WORDS, WordDot};
@@ -187,6 +187,10 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u32) {
         unsafe { write_moved(out, grid, by) }
+    }
+    #[inline(always)]
+    unsafe fn indices(low: &[u8; 32], high: [u16; 8]) -> [u16; 32] {
+        unsafe { indices(low, high) }
     }
     #[inline(always)]
     unsafe fn ninth_bits(low: &[u8; 64], high: u64) -> [u16; 64] {
