@@ -233,7 +233,7 @@ pub unsafe trait Simd: Prefetch {
         grid: [&[i8; N]; G],
         signs: u32,
     ) {
-        const { assert!(N * G == 32) };
+        const { assert!(N * G == 32 && (N == 4 || N == 8)) };
         for (l, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let mut values = [0; 8];
             for (part, values) in values.as_chunks_mut::<N>().0.iter_mut().enumerate() {
@@ -253,7 +253,8 @@ pub unsafe trait Simd: Prefetch {
             }
         }
     }
-    /// Indices of 11 bits: a byte of `low` each, and above it the lower 3 of 4 bits of `high`.
+    /// Indices of 11 bits, on which callers rely: a byte of `low` each, and above it the lower 3 of 4
+    /// bits of `high`.
     #[inline(always)]
     unsafe fn indices(low: &[u8; 32], high: [u16; 8]) -> [u16; 32] {
         let mut all = [0; 32];
@@ -263,7 +264,7 @@ pub unsafe trait Simd: Prefetch {
         }
         all
     }
-    /// Bit `i` of `high` above byte `i` of `low`.
+    /// Indices of 9 bits, on which callers rely: bit `i` of `high` above byte `i` of `low`.
     #[inline(always)]
     unsafe fn ninth_bits(low: &[u8; 64], high: u64) -> [u16; 64] {
         let mut all = [0; 64];

@@ -79,6 +79,8 @@ fn products_of_every_type_are_the_same_on_every_level() {
             (3, 3, 8),
             (48, 2, 9),
             (5, 9, 17),
+            // More than a panel holds, on every level.
+            (2, 22016 / unit, 9),
         ] {
             for hostile in [false, true] {
                 let k = unit * units;

@@ -193,7 +193,7 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
             let signed = T::SIGNED && !flipped::<S, T>();
             let at = self.u / T::SPLIT * (T::UNIT / 32) + J;
             let layout = self.layout;
-            let scale = |j: usize| T::scale::<S>(&self.params.packed, self.stage, j);
+            let scale = |j: usize| T::scale::<S>(&self.params.packed, j);
             for c in 0..C {
                 let x = self.x[c];
                 let q = x.add(32 * at);

@@ -2,8 +2,8 @@
 //!
 //! [`gemm_scalar`] is the reference: one element at a time. [`gemm`] is written over
 //! [`Simd`] and compiled for each level by `instantiate_gemm!`: up to
-//! [`FEW`](crate::act::FEW) columns go through [`gemv`], more through a [`panel`]. Formats say how their bits become registers in
-//! [`codes`]; those that do not are unpacked to memory first.
+//! [`FEW`](crate::act::FEW) columns go through [`gemv`], more through a [`panel`]. Formats say how their
+//! bits become registers in [`codes`], or are unpacked to memory first ([`staged`]).
 
 pub mod codes;
 pub mod gemv;

@@ -92,7 +92,7 @@ unsafe fn unpack<S: Simd, T: Source>(
             for j in 0..T::SUBS {
                 S::store_i(
                     panel.add(l.scales + 4 * S::ROWS * j).cast(),
-                    T::scale::<S>(&params.packed, stage, j),
+                    T::scale::<S>(&params.packed, j),
                 );
                 if T::HAS_MIN {
                     S::store(

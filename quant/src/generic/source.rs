@@ -70,7 +70,8 @@ impl<S: Simd> Cache<S> {
 ///
 /// # Safety
 /// The methods are to be called where the CPU has the instructions of `S`, with pointers to units
-/// of the format, and [`STAGE`](super::staged::STAGE) bytes of memory at `stage`, aligned to 64.
+/// of the format, and [`STAGE`](super::staged::STAGE) initialized bytes of memory at `stage`,
+/// aligned to 64.
 pub unsafe trait Source {
     /// Weights of a unit: 32 or 256.
     const UNIT: usize;
@@ -85,7 +86,7 @@ pub unsafe trait Source {
     /// As [`Codes::TOP`].
     const TOP: i32;
 
-    /// Bytes of a unit of a row; 0 if that depends on the format.
+    /// Bytes of a unit of a row, if it is a block; else 0.
     const BYTES: usize = 0;
     /// Units that are multiplied with the same activations: of a format with a scale of its own for
     /// each 16 weights, each of two holds one half of 32 codes, and zeros.
@@ -95,13 +96,13 @@ pub unsafe trait Source {
     /// Units have integer scales.
     const SCALED: bool = Self::UNIT > 32;
 
-    /// What stands for unit `u` of the rows: its addresses, if units are blocks, else the rows'.
+    /// What stands for unit `u` of the rows: the addresses of its block, or of the rows themselves.
     fn unit(rows: Rows, u: usize) -> Rows;
     /// Reads the scales of unit `u` of each row.
     unsafe fn open<S: Simd>(p: Rows, u: usize, stage: *mut u8, unpack: Option<Unpack>)
     -> Params<S>;
     /// The integer scale of sub-block `j`, after [`open`](Self::open).
-    unsafe fn scale<S: Simd>(packed: &Packed<S>, stage: *const u8, j: usize) -> S::I;
+    unsafe fn scale<S: Simd>(packed: &Packed<S>, j: usize) -> S::I;
     /// The integer minimum of sub-block `j`, likewise, as a float.
     unsafe fn min<S: Simd>(packed: &Packed<S>, j: usize) -> S::F;
     /// Codes `32 J .. 32 J + 32` of unit `u`, after [`open`](Self::open) and those before them.
@@ -196,7 +197,7 @@ unsafe impl<B: Codes> Source for Direct<B> {
     }
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(packed: &Packed<S>, _: *const u8, j: usize) -> S::I {
+    unsafe fn scale<S: Simd>(packed: &Packed<S>, j: usize) -> S::I {
         unsafe { B::scale::<S>(packed, j) }
     }
 
@@ -245,7 +246,7 @@ unsafe impl<B: PartCodes> Source for Parts<B> {
     }
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(_: &Packed<S>, _: *const u8, _: usize) -> S::I {
+    unsafe fn scale<S: Simd>(_: &Packed<S>, _: usize) -> S::I {
         unsafe { S::splat_i(1) }
     }
 

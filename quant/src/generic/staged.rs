@@ -1,5 +1,8 @@
-//! Units of 256 weights unpacked to memory, for formats whose codes are looked up in tables: a register of rows cannot
-//! look up anything but small ones. They share the kernels of their shape, which call [`Unpack`].
+//! Units of 256 weights unpacked to memory, for formats whose codes are looked up in tables (a register
+//! of rows cannot look up anything but in small ones), and TQ1_0's digits. They share the kernels of their shape, which call
+//! [`Unpack`]; compiled for each, they would take as long again as all others.
+//!
+//! Loads are what an unpacked row takes most of: of each index, and of each row of a grid.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 #![allow(clippy::missing_safety_doc, reason = "the trait's Safety section covers its methods")]
@@ -17,14 +20,14 @@ use crate::simd::{MAX_ROWS, Rows, Simd};
 /// Unpacked units of a register's rows.
 #[repr(C, align(64))]
 struct Stage {
-    codes: [Codes; MAX_ROWS],
+    codes: [UnitCodes; MAX_ROWS],
     /// As [`Staged::scales`] has them: the first 8, then the others.
     scales: [[u32; MAX_ROWS]; 2],
     d: [f32; MAX_ROWS],
 }
 
 /// The codes of a unit.
-type Codes = [[i8; 32]; 8];
+type UnitCodes = [[i8; 32]; 8];
 
 /// Bytes of the memory that units are unpacked to.
 pub const STAGE: usize = size_of::<Stage>();
@@ -65,13 +68,14 @@ pub unsafe fn unpack<S: Simd, B: Staged>(rows: Rows, u: usize, stage: *mut u8) {
 /// A format whose units are unpacked to memory: its blocks, which are of 256 weights.
 ///
 /// # Safety
-/// The method [`codes`](Self::codes) is to be called where the CPU has the instructions of `S`.
+/// The method [`codes`](Self::codes) is to be called where the CPU has the instructions of `S`. Who
+/// implements it keeps to what `S` can.
 pub unsafe trait Staged: IntBlock {
     /// What [`Unit::d`](crate::formats::Unit::d) is of the half-precision scale: a power of two.
     const FACTOR: f32;
 
     /// The codes, as [`IntBlock::unpack`] gives them.
-    unsafe fn codes<S: Simd>(&self, out: &mut Codes);
+    unsafe fn codes<S: Simd>(&self, out: &mut UnitCodes);
     /// 4 bits for each [`SUB`](IntBlock::SUB) weights, from the low ones up. Twice that, and 1, is the
     /// scale.
     fn scales(&self) -> u64;
@@ -97,7 +101,7 @@ macro_rules! scales {
 unsafe impl Staged for BlockTQ1_0 {
     const FACTOR: f32 = 1.0;
     #[inline(always)]
-    unsafe fn codes<S: Simd>(&self, out: &mut Codes) {
+    unsafe fn codes<S: Simd>(&self, out: &mut UnitCodes) {
         if let [codes] = out.as_flattened_mut().as_chunks_mut().0 {
             self.digits(codes);
         }
@@ -116,9 +120,13 @@ unsafe impl Staged for BlockTQ1_0 {
 /// vector and takes them from there one by one.)
 ///
 /// # Safety
-/// There is such a row: the grid has as many as the bits of the format's indices allow.
+/// The index has `BITS` bits.
 #[inline(always)]
-unsafe fn row<const N: usize, const ROWS: usize>(grid: &[[i8; N]; ROWS], index: u16) -> &[i8; N] {
+unsafe fn row<const BITS: u32, const N: usize, const ROWS: usize>(
+    grid: &[[i8; N]; ROWS],
+    index: u16,
+) -> &[i8; N] {
+    const { assert!(ROWS == 1 << BITS) };
     debug_assert!(usize::from(index) < ROWS);
     unsafe { grid.get_unchecked(usize::from(index)) }
 }
@@ -144,7 +152,7 @@ fn words(bytes: &[u8; 32]) -> [u32; 8] {
 unsafe impl Staged for BlockIQ1S {
     scales!(0.125);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(&self, out: &mut Codes) {
+    unsafe fn codes<S: Simd>(&self, out: &mut UnitCodes) {
         for (n, out) in out.iter_mut().enumerate() {
             let qh = u16::from_le_bytes(self.qh[n]);
             let grid = |l: usize| {
@@ -169,7 +177,7 @@ unsafe impl Staged for BlockIQ1M {
         self.d_bytes()
     }
     #[inline(always)]
-    unsafe fn codes<S: Simd>(&self, out: &mut Codes) {
+    unsafe fn codes<S: Simd>(&self, out: &mut UnitCodes) {
         let qh = self.qh.as_chunks().0;
         let mut high = [0; 8];
         for (high, qh) in high.iter_mut().zip(qh) {
@@ -187,7 +195,7 @@ unsafe impl Staged for BlockIQ1M {
         }
         let by = stored(&by);
         for (n, out) in out.iter_mut().enumerate() {
-            let grid = |l: usize| unsafe { row(&grids::IQ1, indices[4 * n + l]) };
+            let grid = |l: usize| unsafe { row::<11, _, _>(&grids::IQ1, indices[4 * n + l]) };
             unsafe { S::write_moved(out, [grid(0), grid(1), grid(2), grid(3)], by[n]) };
         }
     }
@@ -196,7 +204,7 @@ unsafe impl Staged for BlockIQ1M {
 unsafe impl Staged for BlockIQ2XXS {
     scales!(0.125);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(&self, out: &mut Codes) {
+    unsafe fn codes<S: Simd>(&self, out: &mut UnitCodes) {
         let signs = unsafe { S::even_signs(self.bits()) };
         for (n, out) in out.iter_mut().enumerate() {
             let grid = |l: usize| &grids::IQ2_XXS[usize::from(self.qs[n][l])];
@@ -208,7 +216,7 @@ unsafe impl Staged for BlockIQ2XXS {
 unsafe impl Staged for BlockIQ2XS {
     scales!(0.125);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(&self, out: &mut Codes) {
+    unsafe fn codes<S: Simd>(&self, out: &mut UnitCodes) {
         let mut signs = [0; 32];
         for (signs, [_, code]) in signs.iter_mut().zip(self.qs) {
             *signs = code >> 1;
@@ -228,7 +236,7 @@ unsafe impl Staged for BlockIQ2XS {
 unsafe impl Staged for BlockIQ2S {
     scales!(0.125);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(&self, out: &mut Codes) {
+    unsafe fn codes<S: Simd>(&self, out: &mut UnitCodes) {
         let [indices, signs] = [&self.qs.as_chunks().0[0], &self.qs.as_chunks().0[1]];
         let signs = words(signs);
         for (n, out) in out.iter_mut().enumerate() {
@@ -243,7 +251,7 @@ unsafe impl Staged for BlockIQ2S {
 unsafe impl Staged for BlockIQ3XXS {
     scales!(0.25);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(&self, out: &mut Codes) {
+    unsafe fn codes<S: Simd>(&self, out: &mut UnitCodes) {
         let signs = unsafe { S::even_signs(self.bits()) };
         for (n, out) in out.iter_mut().enumerate() {
             let g = |l: usize| &grids::IQ3_XXS[usize::from(self.qs[8 * n + l])];
@@ -256,11 +264,11 @@ unsafe impl Staged for BlockIQ3XXS {
 unsafe impl Staged for BlockIQ3S {
     scales!(1.0);
     #[inline(always)]
-    unsafe fn codes<S: Simd>(&self, out: &mut Codes) {
+    unsafe fn codes<S: Simd>(&self, out: &mut UnitCodes) {
         let signs = words(&self.signs);
         let indices = unsafe { S::ninth_bits(&self.qs, u64::from_le_bytes(self.qh)) };
         for (n, out) in out.iter_mut().enumerate() {
-            let g = |l: usize| unsafe { row(&grids::IQ3_S, indices[8 * n + l]) };
+            let g = |l: usize| unsafe { row::<9, _, _>(&grids::IQ3_S, indices[8 * n + l]) };
             let grid = [g(0), g(1), g(2), g(3), g(4), g(5), g(6), g(7)];
             unsafe { S::write_signed(out, grid, signs[n]) };
         }
@@ -306,7 +314,7 @@ unsafe impl<const SUB: usize> Source for Unpacked<SUB> {
     }
 
     #[inline(always)]
-    unsafe fn scale<S: Simd>(packed: &Packed<S>, _: *const u8, j: usize) -> S::I {
+    unsafe fn scale<S: Simd>(packed: &Packed<S>, j: usize) -> S::I {
         unsafe {
             let (bits, at) = (packed[j / 8], 4 * (j % 8) as i32);
             let twice = if at == 0 { S::shl_i(bits, 1) } else { S::shr_i(bits, at - 1) };
@@ -326,6 +334,11 @@ unsafe impl<const SUB: usize> Source for Unpacked<SUB> {
         stage: *const u8,
         _: &mut Cache<S>,
     ) -> Words<S> {
-        unsafe { load_32::<S>(Rows::new(stage, size_of::<Codes>()), 32 * J) }
+        unsafe {
+            load_32::<S>(
+                Rows::new(stage.add(offset_of!(Stage, codes)), size_of::<UnitCodes>()),
+                32 * J,
+            )
+        }
     }
 }

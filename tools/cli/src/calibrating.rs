@@ -58,9 +58,6 @@ pub fn calibrate(
         (Some(Calibrate::Full), _) | (_, Some(_)) => Amount::Full,
         (_, None) => Amount::Quick,
     };
-    if let Some(given) = given {
-        given.check(source.tensors())?;
-    }
     if types.wanted_size().is_some() {
         Plan::fixed(source, options, table)?;
     } else {
@@ -81,6 +78,9 @@ pub fn calibrate(
         if !asked && plan.needs_imatrix(tensors) {
             amount = Amount::Full;
         }
+    }
+    if let Some(given) = given {
+        given.check(source.tensors())?;
     }
     let what = match given {
         Some(_) => "which columns are used together",

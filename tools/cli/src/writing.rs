@@ -218,13 +218,14 @@ pub fn write(
         }
         None => (Plan::new(source, &plan_options, &table)?, Vec::new()),
     };
-    known.sketches = known.sketches.filter(|_| plan.recodes(source.tensors(), &table));
+    let used = |sketches: &Arc<Imatrix>| plan.uses_sketches(source.tensors(), &table, sketches);
+    known.sketches = known.sketches.filter(used);
     plan.notes.splice(0..0, notes);
     plan.notes.iter().for_each(|note| output::note(note));
     let mut options = WriteOptions {
         threads: args.threads,
         split,
-        keys,
+        keys: known.keys(),
         overwrite: args.force,
         ..WriteOptions::default()
     };

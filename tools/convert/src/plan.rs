@@ -261,6 +261,17 @@ impl Plan {
         self.any_of_layers(tensors, |t, ty| recodes(t, ty, table))
     }
 
+    /// True if a tensor is quantized with feedback, by sketches of these.
+    pub fn uses_sketches(
+        &self,
+        tensors: &[TensorDesc],
+        table: &KernelTable,
+        sketches: &Imatrix,
+    ) -> bool {
+        let mut pairs = tensors.iter().zip(&self.types);
+        pairs.any(|(t, ty)| recodes(t, *ty, table) && sketches.has_sketch_of(&t.name))
+    }
+
     /// True if there is such a tensor, with its type, that is neither embeddings nor output.
     fn any_of_layers(
         &self,

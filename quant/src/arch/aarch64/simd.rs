@@ -224,6 +224,7 @@ unsafe impl<D: Dot> Simd for Neon<D> {
         grid: [&[i8; N]; G],
         signs: u32,
     ) {
+        const { assert!(N * G == 32 && (N == 4 || N == 8)) };
         unsafe {
             let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
             let eight = |i: usize| {

@@ -50,6 +50,7 @@ pub(super) const BITS: [i32; 2] = [0x0804_0201, 0x8040_2010_u32 as i32];
 /// 32 codes of a grid, `N` from each address.
 #[inline(always)]
 pub(super) unsafe fn grid_codes<const N: usize, const G: usize>(grid: &[&[i8; N]; G]) -> __m256i {
+    const { assert!(N * G == 32 && (N == 4 || N == 8)) };
     unsafe {
         let at = |i: usize| grid[i].as_ptr();
         if N == 8 {

@@ -71,6 +71,11 @@ impl Entry {
         self.sketch.is_some()
     }
 
+    /// True if there is one of enough text to be of use.
+    fn has_sketch_of_enough(&self) -> bool {
+        self.has_sketch() && self.counts[0] >= sketch::MIN_TOKENS
+    }
+
     /// True if both are of the same input, as far as the numbers tell.
     fn same_input(&self, other: &Entry) -> bool {
         self.counts == other.counts && self.sums == other.sums
@@ -211,8 +216,12 @@ impl Imatrix {
 
     /// How many tensors there are of whose input there is a sketch of enough text.
     pub fn n_sketched(&self) -> usize {
-        let enough = |e: &&Entry| e.has_sketch() && e.counts[0] >= sketch::MIN_TOKENS;
-        self.entries.values().filter(enough).count()
+        self.entries.values().filter(|e| e.has_sketch_of_enough()).count()
+    }
+
+    /// True if this tensor is one of them.
+    pub fn has_sketch_of(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(Entry::has_sketch_of_enough)
     }
 
     /// Forgets which columns are used together.
