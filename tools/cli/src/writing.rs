@@ -57,9 +57,9 @@ pub struct TypeArgs {
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
     /// How to find out which columns matter without --imatrix: the model reads a text that is built
-    /// in [default: quick, and full for types that are of no use without]. With --imatrix, where that does
-    /// not say which columns are used together: full measures it [default], none does without. Needs
-    /// room for a copy of a checkpoint.
+    /// in [default: quick, and full for types that are of no use without]. With --imatrix, where that
+    /// does not say which columns are used together: full measures it [default], none does without.
+    /// Needs room for a copy of a checkpoint.
     #[arg(long, value_name = "HOW")]
     pub calibrate: Option<Calibrate>,
     /// Quantize tensors that are quantized already. This loses more than quantizing the original.
