@@ -1,8 +1,6 @@
 //! Units of 256 weights unpacked to memory, for formats whose codes are looked up in tables (a register
-//! of rows cannot look up anything but in small ones), and TQ1_0's digits. They share the kernels of their shape, which call
-//! [`Unpack`]; compiled for each, they would take as long again as all others.
-//!
-//! Loads are what an unpacked row takes most of: of each index, and of each row of a grid.
+//! of rows cannot look up anything but in small ones), and TQ1_0's digits. They share the kernels of
+//! their shape, which call [`Unpack`], so that these are compiled for two shapes, not for each format.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 #![allow(clippy::missing_safety_doc, reason = "the trait's Safety section covers its methods")]
@@ -59,7 +57,7 @@ pub unsafe fn unpack<S: Simd, B: Staged>(rows: Rows, u: usize, stage: *mut u8) {
             }
             d[r] = i32::from(u16::from_le_bytes(block.d_bytes()));
         }
-        // All at once: alone, one takes as long as a tenth of its block.
+        // All at once, by the instruction for it.
         let d = S::mul(S::low_f16(S::load_i(d.as_ptr())), S::splat(B::FACTOR));
         S::store(stage.d.as_mut_ptr(), d);
     }

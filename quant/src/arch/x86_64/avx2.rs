@@ -67,6 +67,31 @@ pub(super) unsafe fn grid_codes<const N: usize, const G: usize>(grid: &[&[i8; N]
     }
 }
 
+/// What AVX-512 does as AVX2 does it.
+macro_rules! grid_methods {
+    () => {
+        #[inline(always)]
+        unsafe fn even_signs(bits: [u32; 8]) -> [u32; 8] {
+            use super::avx2::{eighth_signs, of_words, spread_signs, words_of};
+            unsafe { words_of(eighth_signs(spread_signs(of_words(bits)))) }
+        }
+        #[inline(always)]
+        unsafe fn eighth_signs(signs: [u32; 8]) -> [u32; 8] {
+            use super::avx2::{eighth_signs, of_words, words_of};
+            unsafe { words_of(eighth_signs(of_words(signs))) }
+        }
+        #[inline(always)]
+        unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u32) {
+            unsafe { super::avx2::write_moved(out, grid, by) }
+        }
+        #[inline(always)]
+        unsafe fn indices(low: &[u8; 32], high: [u16; 8]) -> [u16; 32] {
+            unsafe { super::avx2::indices(low, high) }
+        }
+    };
+}
+pub(super) use grid_methods;
+
 /// Words in a register.
 #[inline(always)]
 pub(super) unsafe fn of_words(words: [u32; 8]) -> __m256i {
@@ -364,22 +389,7 @@ unsafe impl<const DOT: u8> Simd for Avx2<DOT> {
             acc
         }
     }
-    #[inline(always)]
-    unsafe fn even_signs(bits: [u32; 8]) -> [u32; 8] {
-        unsafe { words_of(eighth_signs(spread_signs(of_words(bits)))) }
-    }
-    #[inline(always)]
-    unsafe fn eighth_signs(signs: [u32; 8]) -> [u32; 8] {
-        unsafe { words_of(eighth_signs(of_words(signs))) }
-    }
-    #[inline(always)]
-    unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u32) {
-        unsafe { write_moved(out, grid, by) }
-    }
-    #[inline(always)]
-    unsafe fn indices(low: &[u8; 32], high: [u16; 8]) -> [u16; 32] {
-        unsafe { indices(low, high) }
-    }
+    grid_methods!();
     #[inline(always)]
     unsafe fn ninth_bits(low: &[u8; 64], high: u64) -> [u16; 64] {
         let mut all = [0; 64];

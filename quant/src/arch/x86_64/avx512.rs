@@ -5,8 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::{
-    BITS, byte_of_words, eighth_signs, four_words, grid_codes, indices, of_words, second_word,
-    spread_signs, two_rows, words_of, write_moved,
+    BITS, byte_of_words, four_words, grid_codes, grid_methods, second_word, two_rows,
 };
 use super::lanes::Avx512;
 use crate::simd::{Rows, Simd, WORDS, WordDot};
@@ -176,22 +175,7 @@ unsafe impl Simd for Avx512 {
     ) -> __m512i {
         unsafe { Self::word_dots(w, a, signed) }
     }
-    #[inline(always)]
-    unsafe fn even_signs(bits: [u32; 8]) -> [u32; 8] {
-        unsafe { words_of(eighth_signs(spread_signs(of_words(bits)))) }
-    }
-    #[inline(always)]
-    unsafe fn eighth_signs(signs: [u32; 8]) -> [u32; 8] {
-        unsafe { words_of(eighth_signs(of_words(signs))) }
-    }
-    #[inline(always)]
-    unsafe fn write_moved(out: &mut [i8; 32], grid: [&[i8; 8]; 4], by: u32) {
-        unsafe { write_moved(out, grid, by) }
-    }
-    #[inline(always)]
-    unsafe fn indices(low: &[u8; 32], high: [u16; 8]) -> [u16; 32] {
-        unsafe { indices(low, high) }
-    }
+    grid_methods!();
     #[inline(always)]
     unsafe fn ninth_bits(low: &[u8; 64], high: u64) -> [u16; 64] {
         let mut all = [0; 64];
