@@ -18,7 +18,8 @@ use crate::par::{SERIAL_VALUES, SendPtr, Team};
 use crate::table::KernelTable;
 use crate::types::Act;
 
-/// Rows that are interleaved, if there are many.
+/// Rows that are interleaved, if there are many. Where there are several, there is memory for whole
+/// groups: kernels compute as many columns as they have registers for, and leave results out.
 pub const GROUP: usize = 8;
 /// Rows up to which they are not: those are the columns that a kernel multiplies straight away.
 pub const FEW: usize = 8;
@@ -82,6 +83,16 @@ impl ActLayout {
         let stride = total32 + by32;
         ActLayout { k, act, d, sum16, sum32, total16, total32, stride, group }
     }
+
+    /// Rows that there is memory for where there are `n`.
+    fn rows(&self, n: usize) -> usize {
+        if n > 1 && self.act == Act::Q8 { n.next_multiple_of(GROUP) } else { n }
+    }
+
+    /// Bytes of `n` rows, and of those that kernels may read beside them.
+    pub fn bytes(&self, n: usize) -> usize {
+        self.stride * self.rows(n).div_ceil(self.group)
+    }
 }
 
 /// Rows of activations, in a buffer that is allocated once.
@@ -103,8 +114,7 @@ impl Activations {
 
     /// Bytes that [`with_capacity`](Self::with_capacity) allocates.
     pub fn bytes_for(act: Act, k: usize, n: usize) -> usize {
-        let layout = ActLayout::new(act, k.next_multiple_of(256), n);
-        layout.stride * n.div_ceil(layout.group)
+        ActLayout::new(act, k.next_multiple_of(256), n).bytes(n)
     }
 
     /// The layout of the rows held.
@@ -117,10 +127,9 @@ impl Activations {
         self.n
     }
 
-    /// The rows' bytes, `layout().stride` for each row or group.
+    /// The rows' bytes, `layout().stride` for each row or group, and what follows them, see [`GROUP`].
     pub fn bytes(&self) -> &[u8] {
-        let bytes = self.n.div_ceil(self.layout.group) * self.layout.stride;
-        &self.buf.as_bytes()[..bytes]
+        &self.buf.as_bytes()[..self.layout.bytes(self.n)]
     }
 
     /// Quantizes `x`, rows of `k` values, to the format that the memory was made for.
@@ -196,6 +205,18 @@ impl Activations {
                     one(c * per + j, group);
                 }
             });
+        }
+        // What lies there from other layouts is no floats, and many a CPU takes its time over tiny ones
+        // (6 columns took longer than 8).
+        for t in n..layout.rows(n) {
+            let group = &mut self.buf.as_bytes_mut()[t / layout.group * stride..][..stride];
+            let parts = [(layout.d, 32), (layout.total16, 16), (layout.total32, 32)];
+            for (section, values) in parts {
+                for i in 0..k / values {
+                    let at = layout.value(section, i, t % layout.group);
+                    group[at..at + 4].fill(0);
+                }
+            }
         }
     }
 }

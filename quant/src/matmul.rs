@@ -166,8 +166,6 @@ pub fn matmul(
     let products = &*products;
     let n = products.iter().map(|p| p.x.n()).max().unwrap_or(0);
     let split = Split::new(products.iter().map(|p| &p.w), n, threads);
-    // Many columns are computed from unpacked rows, which are read once for all of them.
-    let next = if n > FEW { &[] } else { next };
     let then = Split::new(next.iter(), n, threads);
     team.run(split.chunks, &|chunk, scratch| {
         let (i, start) = split.find(chunk, products.len());

@@ -23,7 +23,7 @@ pub struct GemmArgs<'a> {
     pub w: *const u8,
     /// Bytes from a weight row to the next.
     pub row_bytes: usize,
-    /// The activation rows, aligned to 64.
+    /// The activation rows, aligned to 64; [`ActLayout::bytes`] of `n` rows.
     pub act: *const u8,
     /// How an activation row is laid out; `layout.k` is the length of the dot products.
     pub layout: &'a ActLayout,

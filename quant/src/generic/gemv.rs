@@ -88,7 +88,7 @@ const fn together<T: Source>() -> usize {
     if T::UNIT > 32 { 1 } else { 2 }
 }
 
-/// A tile of rows times columns `col..col + C`. Returns `C`.
+/// A tile of rows times columns `col..col + C`, of those that there are. Returns `C`.
 ///
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn); the layout is of single columns.
@@ -105,6 +105,7 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
             stage: args.scratch.as_mut_ptr(),
             unpack: args.unpack,
             layout,
+            // Those past the last are computed as well, but not stored.
             x: std::array::from_fn(|c| args.act.add((col + c) * layout.stride)),
             acc: [S::splat(0.0); C],
         };
@@ -125,7 +126,7 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
         if whole < units {
             columns.unit::<T, 0>(whole, stream.group::<S>(), bytes);
         }
-        for c in 0..C {
+        for c in 0..C.min(args.n - col) {
             tile.store::<S>(args.out.add((col + c) * args.ldo + tile.row), columns.acc[c]);
         }
     }

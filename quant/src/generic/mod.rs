@@ -69,27 +69,42 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
     }
 }
 
-/// The matrix product by the instructions of `S`.
+/// A tile of rows times some columns from one on; returns how many.
+type Few = unsafe fn(&mut GemmArgs<'_>, Tile, usize) -> usize;
+
+/// The kernels of a format and level. Each is a function of its own: in one, what the compiler does with
+/// the registers of a kernel changes with every other (20% for one column, by measurement).
+pub struct Bodies {
+    /// [`gemv::rows`] of 1, 2, 4 and 8 columns. Few widths only: each is compiled for each format and
+    /// level.
+    pub few: [Few; 4],
+    /// [`panel::rows`]
+    pub many: unsafe fn(&mut GemmArgs<'_>, Tile),
+}
+
+/// The matrix product by `bodies`, which are of `S`.
 ///
 /// # Safety
-/// As for [`GemmFn`](crate::table::GemmFn); the layout's type is the format's.
+/// As for [`GemmFn`](crate::table::GemmFn); the layout's type is the bodies' format.
 #[inline(always)]
-pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>) {
+pub unsafe fn gemm<S: Simd>(args: &mut GemmArgs<'_>, bodies: &Bodies) {
     let mut row = args.rows.start;
     while row < args.rows.end {
         let tile = Tile::new::<S>(args, row);
         // SAFETY: the rows are within the matrix, the rest is the caller's promise.
         unsafe {
             if args.layout.group > 1 {
-                panel::rows::<S, T>(args, tile);
+                (bodies.many)(args, tile);
             } else {
                 let mut col = 0;
                 while col < args.n {
-                    col += match args.n - col {
-                        1 => gemv::rows::<S, T, 1>(args, tile, col),
-                        2 | 3 => gemv::rows::<S, T, 2>(args, tile, col),
-                        _ => gemv::rows::<S, T, 4>(args, tile, col),
+                    let width = match args.n - col {
+                        1 => 0,
+                        2 => 1,
+                        6.. if S::COLUMNS >= 8 => 3,
+                        _ => 2,
                     };
+                    col += (bodies.few[width])(args, tile, col);
                 }
             }
         }
@@ -224,7 +239,8 @@ macro_rules! instantiate_gemm {
     ($module:ident, $simd:ty, $(#[$attr:meta])*) => {
         mod $module {
             use $crate::formats::*;
-            use $crate::generic::source::{Direct, Parts};
+            use $crate::generic::source::{Direct, Parts, Source};
+            use $crate::generic::{Bodies, Tile};
             use $crate::generic::staged::{Staged, Unpacked};
             use $crate::simd::Rows;
             use $crate::table::{GemmArgs, KernelTable, Kernels};
@@ -233,9 +249,33 @@ macro_rules! instantiate_gemm {
             type S = $simd;
 
             $(#[$attr])*
-            unsafe fn gemm<T: $crate::generic::source::Source>(args: &mut GemmArgs<'_>) {
+            #[inline(never)]
+            unsafe fn few<T: Source, const C: usize>(
+                args: &mut GemmArgs<'_>,
+                tile: Tile,
+                col: usize,
+            ) -> usize {
                 // SAFETY: the caller's promise.
-                unsafe { $crate::generic::gemm::<S, T>(args) }
+                unsafe { $crate::generic::gemv::rows::<S, T, C>(args, tile, col) }
+            }
+
+            $(#[$attr])*
+            #[inline(never)]
+            unsafe fn many<T: Source>(args: &mut GemmArgs<'_>, tile: Tile) {
+                // SAFETY: the caller's promise.
+                unsafe { $crate::generic::panel::rows::<S, T>(args, tile) }
+            }
+
+            $(#[$attr])*
+            unsafe fn gemm<T: Source>(args: &mut GemmArgs<'_>) {
+                let eight = if const { <S as $crate::simd::Simd>::COLUMNS >= 8 } {
+                    few::<T, 8>
+                } else {
+                    few::<T, 4>
+                };
+                let few = [few::<T, 1>, few::<T, 2>, few::<T, 4>, eight];
+                // SAFETY: the caller's promise.
+                unsafe { $crate::generic::gemm::<S>(args, &Bodies { few, many: many::<T> }) }
             }
 
             $(#[$attr])*
