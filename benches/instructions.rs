@@ -39,7 +39,7 @@ enum Case {
 impl Case {
     /// A type that is added is counted by itself.
     fn all() -> Vec<Case> {
-        let products = weight_types().flat_map(|ty| [1, 32].map(|n| Case::Product(ty, n)));
+        let products = weight_types().flat_map(|ty| [1, 4, 9, 32].map(|n| Case::Product(ty, n)));
         let caches = [("f16", KvType::F16), ("q8_0", KvType::Q8_0)];
         let attention =
             caches.iter().flat_map(|(name, ty)| [1, 64].map(|n| Case::Attention(name, *ty, n)));

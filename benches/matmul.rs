@@ -26,7 +26,7 @@ const SHAPES: [(&str, &str, GgmlType, usize, usize); 14] = [
     ("Llama-3.2-1B", "ffn_up", Q4_K, 8192, 2048),
     ("Llama-3.2-1B", "ffn_down", Q6_K, 2048, 8192),
 ];
-const COLUMNS: [usize; 6] = [1, 2, 4, 8, 16, 512];
+const COLUMNS: [usize; 9] = [1, 2, 3, 4, 6, 8, 9, 16, 512];
 /// Bytes of weights that the calls go through: more than the caches hold.
 const WHOLE: usize = 128 << 20;
 

@@ -12,17 +12,22 @@
 //! More than [`FEW`] rows lie in groups of [`GROUP`], interleaved: the first 32 codes of each row of
 //! the group, then the next 32 of each; and so for each scale and sum. A panel kernel then reads what
 //! it needs at one address, one item after the other.
+//!
+//! Kernels compute 1, 2, 4 or 8 columns at once and leave out results that nobody wants, so behind the last
+//! row there is memory for as many as they may read. What lies there is without meaning, but is no tiny
+//! number: those are slow to compute with (6 columns took longer than 8, `siskin bench --shape llama-1b
+//! --type q4_0 -n 0 -p 6`).
 
 use crate::buffer::{Buffer, OutOfMemory};
 use crate::par::{SERIAL_VALUES, SendPtr, Team};
 use crate::table::KernelTable;
 use crate::types::Act;
 
-/// Rows that are interleaved, if there are many. Where there are several, there is memory for whole
-/// groups: kernels compute as many columns as they have registers for, and leave results out.
+/// Rows that are interleaved, if there are many.
 pub const GROUP: usize = 8;
 /// Rows up to which they are not: those are the columns that a kernel multiplies straight away.
 pub const FEW: usize = 8;
+const _: () = assert!(FEW <= GROUP, "kernels of few rows may read a group's");
 
 /// Where the sections of a row, or of a group of rows, are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +90,18 @@ impl ActLayout {
     }
 
     /// Rows that there is memory for where there are `n`.
-    fn rows(&self, n: usize) -> usize {
-        if n > 1 && self.act == Act::Q8 { n.next_multiple_of(GROUP) } else { n }
+    fn rows_held(&self, n: usize) -> usize {
+        match n {
+            _ if self.act != Act::Q8 => n,
+            3 => 4,
+            6.. => n.next_multiple_of(GROUP),
+            _ => n,
+        }
     }
 
     /// Bytes of `n` rows, and of those that kernels may read beside them.
     pub fn bytes(&self, n: usize) -> usize {
-        self.stride * self.rows(n).div_ceil(self.group)
+        self.stride * self.rows_held(n).div_ceil(self.group)
     }
 }
 
@@ -127,7 +137,8 @@ impl Activations {
         self.n
     }
 
-    /// The rows' bytes, `layout().stride` for each row or group, and what follows them, see [`GROUP`].
+    /// The rows' bytes, `layout().stride` for each row or group, and what kernels may read beside them,
+    /// which has no meaning.
     pub fn bytes(&self) -> &[u8] {
         &self.buf.as_bytes()[..self.layout.bytes(self.n)]
     }
@@ -206,16 +217,22 @@ impl Activations {
                 }
             });
         }
-        // What lies there from other layouts is no floats, and many a CPU takes its time over tiny ones
-        // (6 columns took longer than 8).
-        for t in n..layout.rows(n) {
-            let group = &mut self.buf.as_bytes_mut()[t / layout.group * stride..][..stride];
-            let parts = [(layout.d, 32), (layout.total16, 16), (layout.total32, 32)];
-            for (section, values) in parts {
-                for i in 0..k / values {
-                    let at = layout.value(section, i, t % layout.group);
-                    group[at..at + 4].fill(0);
-                }
+        // Bytes of other layouts may lie there.
+        for t in n.next_multiple_of(layout.group)..layout.rows_held(n) {
+            self.clear(t, 0);
+        }
+        if !n.is_multiple_of(layout.group) {
+            self.clear(n / layout.group, n % layout.group);
+        }
+    }
+
+    /// Zeros the floats of rows `c..` of a group.
+    fn clear(&mut self, group: usize, c: usize) {
+        let l = self.layout;
+        let group = &mut self.buf.as_bytes_mut()[group * l.stride..][..l.stride];
+        for section in [l.d..l.sum16, l.total16..l.stride] {
+            for values in group[section].chunks_exact_mut(4 * l.group) {
+                values[4 * c..].fill(0);
             }
         }
     }

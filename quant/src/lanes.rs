@@ -8,6 +8,9 @@
 
 use std::fmt::Debug;
 
+/// Bytes of a line of the caches.
+pub const LINE: usize = 64;
+
 /// How an instruction set asks for memory.
 pub trait Prefetch: Copy + Debug + Send + Sync + 'static {
     /// Asks for the cache line at `p`, into the second-level cache: the first level can wait for too

@@ -73,7 +73,7 @@ pub unsafe trait Simd: Prefetch {
     /// [`store_panel`](Self::store_panel) takes from codes what stands for 0, so that nothing is to be
     /// taken from their products.
     const CENTRED: bool = false;
-    /// Columns that a panel is multiplied with at once: 4 or 8.
+    /// Columns that are multiplied at once, at the most: 4 or 8.
     const COLUMNS: usize;
 
     /// `x` in every lane.

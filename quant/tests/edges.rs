@@ -263,7 +263,7 @@ fn unlike_products_in_one_step() {
             (0..t.row_bytes(k).unwrap() * rows).map(|_| r.next() as u8 & 0x3b).collect()
         })
         .collect();
-    for n in [1, 2, 8, 9] {
+    for n in [1, 2, 3, 6, 8, 9, 17] {
         let x = r.floats(n * k);
         let mut want: Option<Vec<Vec<f32>>> = None;
         for table in tables() {

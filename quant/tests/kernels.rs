@@ -48,14 +48,75 @@ fn weights(ty: GgmlType, rows: usize, k: usize, hostile: bool, rng: &mut Random)
 
 fn product(table: &KernelTable, pool: &Pool, w: Matrix<'_>, x: &[f32]) -> Vec<f32> {
     let n = x.len() / w.cols();
-    let mut out = vec![f32::NAN; n * w.rows()];
+    let mut acts = Activations::with_capacity(w.ty().info().act, w.cols(), n).unwrap();
+    product_in(&mut acts, table, pool, w, x)
+}
+
+/// [`product`] in memory for activations that may have held others.
+fn product_in(
+    acts: &mut Activations,
+    table: &KernelTable,
+    pool: &Pool,
+    w: Matrix<'_>,
+    x: &[f32],
+) -> Vec<f32> {
+    let results = x.len() / w.cols() * w.rows();
+    // Nothing is written behind the last column.
+    let mut out = vec![f32::NAN; results + 8 * w.rows()];
     pool.scope(|team| {
-        let act = w.ty().info().act;
-        let mut acts = Activations::with_capacity(act, w.cols(), n).unwrap();
         acts.quantize(team, table, w.cols(), x);
-        matmul(team, table, &mut [Product { w, x: &acts, out: &mut out }], &[]);
+        let out = &mut out[..results];
+        matmul(team, table, &mut [Product { w, x: acts, out }], &[]);
     });
+    assert!(out[results..].iter().all(|x| x.is_nan()));
+    out.truncate(results);
     out
+}
+
+#[test]
+fn activations_may_lie_where_others_did() {
+    let mut rng = Random(41);
+    let pool = Pool::new(2).unwrap();
+    for ty in [GgmlType::Q4_0, GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::IQ3_S, GgmlType::F16] {
+        for table in tables() {
+            let mut acts = Activations::with_capacity(ty.info().act, 1024, 40).unwrap();
+            for (n, k) in [(40, 1024), (3, 512), (6, 1024), (17, 256), (7, 512), (9, 768), (1, 256)]
+            {
+                let data = weights(ty, 20, k, false, &mut rng);
+                let w = Matrix::new(ty, 20, k, &data).unwrap();
+                let x = rng.floats(n * k);
+                let got = product_in(&mut acts, &table, &pool, w, &x);
+                let what = format!("{ty} {n}x{k} on {}", table.level());
+                assert_same(&got, &product(&table, &pool, w, &x), &what);
+            }
+        }
+    }
+}
+
+/// Numbers that are slow to compute with: what kernels read beside the last row is none.
+#[test]
+fn no_tiny_numbers_lie_behind_the_last_row() {
+    let pool = Pool::new(1).unwrap();
+    let mut rng = Random(42);
+    let table = &tables()[0];
+    let mut acts = Activations::with_capacity(Act::Q8, 1024, 40).unwrap();
+    for n in [3, 6, 7, 9, 15, 39] {
+        pool.scope(|team| {
+            for (n, k) in [(40, 1024), (n, 512)] {
+                acts.quantize(team, table, k, &rng.floats(n * k));
+            }
+        });
+        let l = acts.layout();
+        let rows = acts.bytes().len() / l.stride * l.group;
+        assert!(rows > n);
+        for t in n..rows {
+            let row = &acts.bytes()[t / l.group * l.stride..];
+            for (section, values) in [(l.d, 16), (l.total16, 32), (l.total32, 16)] {
+                let zero = |i| row[l.value(section, i, t % l.group)..][..4] == [0; 4];
+                assert!((0..values).all(zero), "{n} {t}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -112,11 +173,13 @@ fn a_column_is_the_same_alone_and_among_others() {
             let data = weights(ty, 20, k, false, &mut rng);
             let w = Matrix::new(ty, 20, k, &data).unwrap();
             let x = rng.floats(11 * k);
-            let together = product(&table, &pool, w, &x);
-            for (c, x) in x.chunks_exact(k).enumerate() {
-                let alone = product(&table, &pool, w, x);
-                let what = format!("{ty} column {c} on {}", table.level());
-                assert_same(&together[c * 20..(c + 1) * 20], &alone, &what);
+            let alone: Vec<_> = x.chunks_exact(k).map(|x| product(&table, &pool, w, x)).collect();
+            for n in [3, 5, 6, 7, 8, 11] {
+                let together = product(&table, &pool, w, &x[..n * k]);
+                for (c, alone) in alone[..n].iter().enumerate() {
+                    let what = format!("{ty} column {c} of {n} on {}", table.level());
+                    assert_same(&together[c * 20..(c + 1) * 20], alone, &what);
+                }
             }
         }
     }

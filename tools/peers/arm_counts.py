@@ -54,14 +54,13 @@ class Kernel:
 
 
 def siskin_kernels(binary):
-    """4 rows, and 1 or 8 columns, at a time; one function holds both. With one column, two of the
-    short units in a turn."""
+    """4 rows, and 1 or 8 columns, at a time. With one column, two of the short units in a turn."""
     for level in LEVELS:
         for type, (unit, _) in TYPES.items():
             block = type.replace("_K", "K").replace("_XS", "XS")
-            name = rf"gemm_{level}::gemm::<.*::Block{block}>>$"
-            for columns in (1, 8):
+            for columns, name in (1, rf"few::<.*::Block{block}>, 1>$"), (8, rf"gemm::<.*::Block{block}>>$"):
                 n = 4 * (max(unit, 64) if columns == 1 else columns * unit)
+                name = f"gemm_{level}::{name}"
                 yield Kernel("siskin", level, columns, type, binary, name, n, (8, 8))
 
 
@@ -113,10 +112,6 @@ def multiplied(code, indices):
     return sum(products(code[n]) for n in indices)
 
 
-def prefetches(code, loop):
-    return any(code[n].name == "prfm" for n in loop.body)
-
-
 def times(code, loop, kernel, trips):
     """How often each instruction of a loop is executed in one turn, if the loops in it that
     multiply turn as often as the last of `trips` says, and those in them likewise. Others are
@@ -134,9 +129,6 @@ def times(code, loop, kernel, trips):
 def executed(code, kernel):
     """How often each instruction is executed in a turn that multiplies `kernel.products`."""
     for loop in loops(code):
-        # Only Siskin's loops for few columns prefetch.
-        if kernel.who == "siskin" and prefetches(code, loop) != (kernel.columns == 1):
-            continue
         for depth in range(len(kernel.trips) + 1):
             found = times(code, loop, kernel, kernel.trips[:depth])
             if sum(products(code[n]) * t for n, t in found.items()) == kernel.products:

@@ -6,6 +6,7 @@ use super::source::{Cache, Packed, Params, Source, add, codes, flipped, less_zer
 use super::staged::Unpack;
 use super::{Tile, for_blocks};
 use crate::act::ActLayout;
+use crate::lanes::LINE;
 use crate::simd::{Rows, Simd};
 use crate::table::GemmArgs;
 
@@ -30,9 +31,6 @@ struct Stream {
 }
 
 impl Stream {
-    /// Bytes of a line of the caches.
-    const LINE: usize = 64;
-
     /// The stream that goes with a tile.
     #[inline(always)]
     fn new<S: Simd>(args: &GemmArgs<'_>, tile: Tile) -> Stream {
@@ -72,12 +70,12 @@ impl Group {
     #[inline(always)]
     fn ask<S: Simd>(self, bytes: usize, step: usize, steps: usize) {
         let first = S::here(self.first);
-        let lines = bytes.div_ceil(Stream::LINE);
+        let lines = bytes.div_ceil(LINE);
         for line in step * lines / steps..(step + 1) * lines / steps {
             // A prefetch faults on no address: those past the end of the weights need not be valid.
-            S::prefetch(first.wrapping_add(Stream::LINE * line));
+            S::prefetch(first.wrapping_add(LINE * line));
             if S::AGAIN {
-                S::prefetch(self.again.wrapping_add(Stream::LINE * line));
+                S::prefetch(self.again.wrapping_add(LINE * line));
             }
         }
     }
@@ -91,7 +89,8 @@ const fn together<T: Source>() -> usize {
 /// A tile of rows times columns `col..col + C`, of those that there are. Returns `C`.
 ///
 /// # Safety
-/// As for [`GemmFn`](crate::table::GemmFn); the layout is of single columns.
+/// As for [`GemmFn`](crate::table::GemmFn); the layout is of single columns, and columns `col..col + C` are
+/// among those that [`ActLayout::bytes`] has room for.
 #[inline(always)]
 pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
     args: &mut GemmArgs<'_>,
@@ -100,6 +99,7 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
 ) -> usize {
     unsafe {
         let layout = args.layout;
+        debug_assert!(col < args.n && (col + C) * layout.stride <= layout.bytes(args.n));
         let mut columns = Columns::<S, C> {
             rows: tile.rows,
             stage: args.scratch.as_mut_ptr(),

@@ -69,42 +69,42 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
     }
 }
 
-/// A tile of rows times some columns from one on; returns how many.
+/// [`gemv::rows`] of a format and a number of columns, with the conditions that it has.
 type Few = unsafe fn(&mut GemmArgs<'_>, Tile, usize) -> usize;
 
-/// The kernels of a format and level. Each is a function of its own: in one, what the compiler does with
-/// the registers of a kernel changes with every other (20% for one column, by measurement).
-pub struct Bodies {
-    /// [`gemv::rows`] of 1, 2, 4 and 8 columns. Few widths only: each is compiled for each format and
-    /// level.
-    pub few: [Few; 4],
-    /// [`panel::rows`]
-    pub many: unsafe fn(&mut GemmArgs<'_>, Tile),
+/// How many of `left` columns are computed at once, where up to `most` are: 1, 2, 4 or 8, since each
+/// width is compiled for each format and level. What is computed past the last column costs less than
+/// another turn; of 5 it would not.
+const fn width(left: usize, most: usize) -> usize {
+    match left {
+        1 | 2 => left,
+        6.. if most >= 8 => 8,
+        _ => 4,
+    }
 }
 
-/// The matrix product by `bodies`, which are of `S`.
+/// The matrix product by the instructions of `S`. `few` are its [`gemv::rows`] of 1, 2, 4 and
+/// [`Simd::COLUMNS`] columns. They are functions of their own: in one, what the compiler does with the
+/// registers of a kernel changes with every other (Q6_K by one column took 1.2 times as long in `cargo
+/// bench --bench kernels`, when 8 columns came to it).
 ///
 /// # Safety
-/// As for [`GemmFn`](crate::table::GemmFn); the layout's type is the bodies' format.
+/// As for [`GemmFn`](crate::table::GemmFn); the layout's type is the format's.
 #[inline(always)]
-pub unsafe fn gemm<S: Simd>(args: &mut GemmArgs<'_>, bodies: &Bodies) {
+pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>, few: &[Few; 4]) {
     let mut row = args.rows.start;
     while row < args.rows.end {
         let tile = Tile::new::<S>(args, row);
         // SAFETY: the rows are within the matrix, the rest is the caller's promise.
         unsafe {
             if args.layout.group > 1 {
-                (bodies.many)(args, tile);
+                panel::rows::<S, T>(args, tile);
             } else {
                 let mut col = 0;
                 while col < args.n {
-                    let width = match args.n - col {
-                        1 => 0,
-                        2 => 1,
-                        6.. if S::COLUMNS >= 8 => 3,
-                        _ => 2,
-                    };
-                    col += (bodies.few[width])(args, tile, col);
+                    // There is room for the columns: see the test below.
+                    let width = width(args.n - col, S::COLUMNS);
+                    col += few[width.ilog2() as usize](args, tile, col);
                 }
             }
         }
@@ -240,7 +240,7 @@ macro_rules! instantiate_gemm {
         mod $module {
             use $crate::formats::*;
             use $crate::generic::source::{Direct, Parts, Source};
-            use $crate::generic::{Bodies, Tile};
+            use $crate::generic::Tile;
             use $crate::generic::staged::{Staged, Unpacked};
             use $crate::simd::Rows;
             use $crate::table::{GemmArgs, KernelTable, Kernels};
@@ -260,13 +260,6 @@ macro_rules! instantiate_gemm {
             }
 
             $(#[$attr])*
-            #[inline(never)]
-            unsafe fn many<T: Source>(args: &mut GemmArgs<'_>, tile: Tile) {
-                // SAFETY: the caller's promise.
-                unsafe { $crate::generic::panel::rows::<S, T>(args, tile) }
-            }
-
-            $(#[$attr])*
             unsafe fn gemm<T: Source>(args: &mut GemmArgs<'_>) {
                 let eight = if const { <S as $crate::simd::Simd>::COLUMNS >= 8 } {
                     few::<T, 8>
@@ -275,7 +268,7 @@ macro_rules! instantiate_gemm {
                 };
                 let few = [few::<T, 1>, few::<T, 2>, few::<T, 4>, eight];
                 // SAFETY: the caller's promise.
-                unsafe { $crate::generic::gemm::<S>(args, &Bodies { few, many: many::<T> }) }
+                unsafe { $crate::generic::gemm::<S, T>(args, &few) }
             }
 
             $(#[$attr])*
@@ -338,3 +331,27 @@ macro_rules! instantiate_gemm {
     };
 }
 pub(crate) use instantiate_gemm;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::act::{ActLayout, FEW};
+    use crate::types::Act;
+
+    /// What is read past the last column is memory of the activations.
+    #[test]
+    fn there_is_room_for_the_columns_that_are_computed() {
+        for most in [4, 8] {
+            for n in 1..=FEW {
+                let layout = ActLayout::new(Act::Q8, 256, n);
+                let mut col = 0;
+                while col < n {
+                    let width = width(n - col, most);
+                    assert!([1, 2, 4, most].contains(&width));
+                    assert!((col + width) * layout.stride <= layout.bytes(n), "{n} {col} {width}");
+                    col += width;
+                }
+            }
+        }
+    }
+}

@@ -4,7 +4,8 @@
 //! [`store_panel`](Simd::store_panel) writes them, then the scales as i32 and the minimums as f32, each
 //! `[sub-block][rows]` (units of 256 only), and `d` and `dmin` as f32 `[rows]`. It is as long
 //! as the thread's scratch memory allows; the accumulators rest in the result in between, which
-//! loses nothing.
+//! loses nothing. While a panel is multiplied the weights of the next tile are asked for, unless there are
+//! so many columns that nobody would notice.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
@@ -12,6 +13,7 @@ use super::source::{self, Cache, Source, add, codes, flipped};
 use super::staged::{STAGE, Unpack};
 use super::{Tile, for_blocks};
 use crate::act::GROUP;
+use crate::lanes::LINE;
 use crate::par::SCRATCH_BYTES;
 use crate::simd::{Rows, Simd};
 use crate::table::GemmArgs;
@@ -39,42 +41,46 @@ const fn layout(rows: usize, unit: usize, subs: usize, has_min: bool) -> Layout 
     Layout { scales, mins, d, dmin, bytes: dmin + if has_min { 4 * rows } else { 0 } }
 }
 
-/// Units between which weights are asked for. (Between the short ones, each time took 6% of theirs.)
-const fn strip<T: Source>() -> usize {
-    if T::UNIT > 32 { 1 } else { 8 }
-}
-
-/// The weights that are unpacked next, asked for in small portions while a panel is multiplied: with few
-/// columns the multiplications take no longer than memory takes to bring them (a batch of 9 took 1.7
-/// times as long as one of 8).
-struct Ahead {
+/// The weights of the next tile, asked for in small portions while a panel is multiplied: with few columns,
+/// that takes no longer than memory takes to bring them. (`siskin bench --shape llama-1b -n 0 -p 9` took
+/// 1.35 times as long without, on two cores, and 1.1 times if they were asked for while a tile is
+/// unpacked.)
+struct NextTile {
     at: *const u8,
     /// Bytes from `at` on.
     left: usize,
     /// Bytes of a portion.
     portion: usize,
+    /// Units that are multiplied with some columns between two portions.
+    strip: usize,
 }
 
-impl Ahead {
-    /// Bytes of a line of the caches.
-    const LINE: usize = 64;
+impl NextTile {
+    /// Columns from which on multiplying takes longer in any case. Asking costs AVX2 3% there.
+    const MANY: usize = 128;
 
-    /// What comes after a tile, to be asked for so many times.
-    fn new<S: Simd>(args: &GemmArgs<'_>, tile: Tile, times: usize) -> Ahead {
+    /// What comes after a tile of `units`, a portion for each `strip` of them and as many columns as are
+    /// multiplied at once.
+    fn new<S: Simd>(args: &GemmArgs<'_>, tile: Tile, units: usize, strip: usize) -> NextTile {
         let row = tile.row + tile.n;
         let (at, rows) = match args.rows.end - row {
-            0 => (args.next, if args.next.is_null() { 0 } else { S::ROWS }),
+            0 if args.next.is_null() => (args.next, 0),
+            0 => (args.next, S::ROWS),
             left => (args.w.wrapping_add(row * args.row_bytes), left.min(S::ROWS)),
         };
-        let left = rows * args.row_bytes;
-        Ahead { at, left, portion: left.div_ceil(times).next_multiple_of(Self::LINE) }
+        if args.n >= Self::MANY {
+            return NextTile { at, left: 0, portion: 0, strip: units };
+        }
+        let left = args.row_bytes.saturating_mul(rows);
+        let times = units.div_ceil(strip) * args.n.div_ceil(S::COLUMNS);
+        NextTile { at, left, portion: left.div_ceil(times).next_multiple_of(LINE), strip }
     }
 
     /// Asks for the next portion.
     #[inline(always)]
     fn ask<S: Simd>(&mut self) {
         let bytes = self.portion.min(self.left);
-        for offset in (0..bytes).step_by(Self::LINE) {
+        for offset in (0..bytes).step_by(LINE) {
             // A prefetch faults on no address: of the next matrix no more is known than where it begins.
             S::prefetch(self.at.wrapping_add(offset));
         }
@@ -95,8 +101,7 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, tile: Tile) {
         let panel = stage.add(STAGE);
         let units = args.layout.k / T::UNIT * T::SPLIT;
         let most = PANEL / l.bytes;
-        let times = units.div_ceil(strip::<T>()) * args.n.div_ceil(S::COLUMNS);
-        let mut ahead = Ahead::new::<S>(args, tile, times);
+        let mut next = NextTile::new::<S>(args, tile, units, 256 / T::UNIT);
         let mut u0 = 0;
         while u0 < units {
             let count = most.min(units - u0);
@@ -109,11 +114,11 @@ pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, tile: Tile) {
                 // past the last column is not stored.
                 let left = args.n - col;
                 col += if S::COLUMNS >= 8 && left > 4 {
-                    multiply::<S, T, 8>(args, tile, col, u0, count, panel, &mut ahead)
+                    multiply::<S, T, 8>(args, tile, col, u0, count, panel, &mut next)
                 } else if left > 2 {
-                    multiply::<S, T, 4>(args, tile, col, u0, count, panel, &mut ahead)
+                    multiply::<S, T, 4>(args, tile, col, u0, count, panel, &mut next)
                 } else {
-                    multiply::<S, T, 2>(args, tile, col, u0, count, panel, &mut ahead)
+                    multiply::<S, T, 2>(args, tile, col, u0, count, panel, &mut next)
                 };
             }
             u0 += count;
@@ -180,19 +185,20 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
     u0: usize,
     count: usize,
     panel: *const u8,
-    ahead: &mut Ahead,
+    next: &mut NextTile,
 ) -> usize {
     unsafe {
         let l = const { layout(S::ROWS, T::UNIT, T::SUBS, T::HAS_MIN) };
         let a = args.layout;
         let signed = T::SIGNED && !flipped::<S, T>();
-        debug_assert!(a.group == GROUP);
+        debug_assert_eq!(a.group, GROUP);
         let x = args.act.add(col / GROUP * a.stride);
         let first = col % GROUP;
-        // The layout's own functions with a distance that the compiler knows: else it computes the
-        // addresses of a unit's eight minimums in a register and takes them out one by one, for which
-        // the multiplications of Q4_K wait (4% with AVX-512).
+        // What the layout's own functions say, with a distance that the compiler knows. Else the compiler
+        // computes the addresses of a unit's eight minimums in a register and takes them out one by one,
+        // for which the multiplications of Q4_K wait (4%, `cargo bench --bench kernels`, AVX-512).
         let item = |section: usize, i: usize, c: usize| {
+            debug_assert_eq!(section + 4 * (first + i * GROUP + c), a.value(section, i, first + c));
             x.add(section + 4 * first).add(4 * (i * GROUP + c))
         };
         let float =
@@ -205,14 +211,17 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
                 acc[c] = tile.load::<S>(out(c));
             }
         }
-        for begin in (0..count).step_by(strip::<T>()) {
-            ahead.ask::<S>();
-            for u in begin..count.min(begin + strip::<T>()) {
+        let mut u = 0;
+        while u < count {
+            next.ask::<S>();
+            let end = count.min(u + next.strip);
+            while u < end {
                 let panel = panel.add(u * l.bytes);
                 let at = (u0 + u) / T::SPLIT * (T::UNIT / 32);
                 let mut inner = [S::splat(0.0); C];
                 for j in 0..T::UNIT / 32 {
                     let codes = panel.add(32 * S::ROWS * j);
+                    debug_assert_eq!(32 * (first + GROUP * (at + j)), a.codes(at + j, first));
                     let q = x.add(32 * first).add(32 * GROUP * (at + j));
                     let mut isum;
                     if T::SUB == 16 {
@@ -271,6 +280,8 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
                         acc[c] = S::fma(dmin, mins[c], acc[c]);
                     }
                 }
+
+                u += 1;
             }
         }
         for c in 0..columns {
