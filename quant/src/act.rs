@@ -89,7 +89,8 @@ impl ActLayout {
         ActLayout { k, act, d, sum16, sum32, total16, total32, stride, group }
     }
 
-    /// Rows that there is memory for where there are `n`.
+    /// Rows that there is memory for where there are `n`: what kernels compute of few columns reaches as far
+    /// (a test in `generic` holds the two together).
     fn rows_held(&self, n: usize) -> usize {
         match n {
             _ if self.act != Act::Q8 => n,

@@ -85,8 +85,7 @@ const fn width(left: usize, most: usize) -> usize {
 
 /// The matrix product by the instructions of `S`. `few` are its [`gemv::rows`] of 1, 2, 4 and
 /// [`Simd::COLUMNS`] columns. They are functions of their own: in one, what the compiler does with the
-/// registers of a kernel changes with every other (Q6_K by one column took 1.2 times as long in `cargo
-/// bench --bench kernels`, when 8 columns came to it).
+/// registers of a kernel changes with every other.
 ///
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn); the layout's type is the format's.

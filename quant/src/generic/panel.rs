@@ -56,7 +56,7 @@ struct NextTile {
 }
 
 impl NextTile {
-    /// Columns from which on multiplying takes longer in any case. Asking costs AVX2 3% there.
+    /// Columns from which on multiplying takes longer in any case.
     const MANY: usize = 128;
 
     /// What comes after a tile of `units`, a portion for each `strip` of them and as many columns as are
@@ -196,7 +196,7 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
         let first = col % GROUP;
         // What the layout's own functions say, with a distance that the compiler knows. Else the compiler
         // computes the addresses of a unit's eight minimums in a register and takes them out one by one,
-        // for which the multiplications of Q4_K wait (4%, `cargo bench --bench kernels`, AVX-512).
+        // for which the multiplications of Q4_K wait.
         let item = |section: usize, i: usize, c: usize| {
             debug_assert_eq!(section + 4 * (first + i * GROUP + c), a.value(section, i, first + c));
             x.add(section + 4 * first).add(4 * (i * GROUP + c))
@@ -280,7 +280,6 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
                         acc[c] = S::fma(dmin, mins[c], acc[c]);
                     }
                 }
-
                 u += 1;
             }
         }
