@@ -9,8 +9,9 @@ is reported is the median of the rounds, and the median of each round's own rati
 Both do what llama-bench does: prefill is one prompt of `-p` meaningless tokens into an empty
 context (or one with `--depth` tokens), decode is `-n` single tokens after that many, and each
 process first does both once without measuring. Beside Siskin's figure stands its share of what the
-machine can do: of the read bandwidth for decoding, of the rate of 8-bit multiplications for prefill
-(`siskin bench --limits`, once for each file; the best counts).
+machine can do: of the read bandwidth for decoding, of the rate of 8-bit multiplications for prefill.
+Both are measured in each of Siskin's processes (`siskin bench --limits`), because a machine whose
+memory is shared reads half as fast from one minute to the next.
 
     python tools/peers/bench.py -m MODEL.gguf [-m MORE.gguf] [--shape llama-1b:q4_0] [-d 0 -d 4096]
         [--record NAME]
@@ -33,7 +34,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RECORD = ROOT / "benches" / "record"
 TESTS = {"prefill": "n_prompt", "decode": "n_gen"}
-LIMITS = {"prefill": "int8", "decode": "read"}
+LIMITS = {"read": "read_bytes_per_s", "int8": "int8_ops_per_s"}
 
 
 def arguments():
@@ -128,12 +129,9 @@ def llama_cpp(args, model, depth):
 
 
 def siskin(args, model, depth):
-    command = [args.siskin, "bench", "-m", model, "-r", str(args.reps), "--json"]
-    return measured(command + level(args) + common(args, depth))
-
-
-def level(args):
-    return ["--cpu", args.cpu] if args.cpu else []
+    command = [args.siskin, "bench", "-m", model, "-r", str(args.reps), "--json", "--limits"]
+    level = ["--cpu", args.cpu] if args.cpu else []
+    return measured(command + level + common(args, depth))
 
 
 def common(args, depth):
@@ -159,9 +157,10 @@ def measured(command):
 
 
 def rounds(args, model, depth, engines):
-    """samples[engine][test] = one list of tokens/s per round."""
+    """samples[engine][test] = one list of tokens/s per round; the settings of the first; and
+    limits[test] = what each round found of the machine's limits, and Siskin's share of them."""
     samples = {e: {t: [] for t in TESTS} for e in engines}
-    first_rows = {}
+    first_rows, limits = {}, {t: [] for t in TESTS}
     for i in range(args.rounds):
         for engine in list(engines)[::1 if i % 2 == 0 else -1]:
             row = engines[engine](args, model, depth)
@@ -169,51 +168,31 @@ def rounds(args, model, depth, engines):
             for test in TESTS:
                 if row[test]:
                     samples[engine][test].append(row[test]["samples_ts"])
+                    if row[test].get("limits"):
+                        limits[test].append(row[test]["limits"])
             said = ", ".join(f"{t} {statistics.median(row[t]['samples_ts']):.1f}"
                              for t in TESTS if row[t])
             print(f"  round {i + 1}: {engine:9} {said}", file=sys.stderr, flush=True)
-    return samples, first_rows
+    return samples, first_rows, limits
 
 
-def limits(args, model):
-    """What the machine reads and multiplies a second, and what each test needs of it for a token;
-    without the latter where the level has no such instructions."""
-    rows = measured([args.siskin, "bench", "-m", model, "-r", "1", "--json", "--limits",
-                     *level(args), *common(args, 0)])
-    out = {}
-    for test, row in rows.items():
-        if row:
-            found = row["limits"]
-            out |= {"read": found["read_bytes_per_s"], "int8": found["int8_ops_per_s"]}
-            if found["share"]:
-                out[f"{test}_need"] = found["share"] * out[LIMITS[test]] / row["median_ts"]
-    return out
+def range_of(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def add_shares(results):
-    """Siskin's share of the machine's limits: of the best that was measured before any file, since
-    whatever disturbs a measurement makes it lower."""
-    best = {k: max((r["limits"].get(k) or 0 for r in results), default=0) for k in ("read", "int8")}
-    for r in results:
-        for test, tests in r["summary"].items():
-            need, limit = r["limits"].get(f"{test}_need"), best[LIMITS[test]]
-            if need and limit:
-                tests["share"] = tests["siskin"]["median"] * need / limit
-    return best
-
-
-def summary(samples):
+def summary(samples, limits):
     out = {}
     for test in TESTS:
         medians = {e: [statistics.median(s) for s in samples[e][test]] for e in samples}
         if not all(medians.values()):
             continue
-        out[test] = {e: {"median": statistics.median(m), "min": min(m), "max": max(m)}
-                     for e, m in medians.items()}
+        out[test] = {e: range_of(m) for e, m in medians.items()}
+        # None where the level has no instructions whose rate could be the limit.
+        if shares := [x["share"] for x in limits[test] if x["share"]]:
+            out[test]["share"] = range_of(shares)
         if len(medians) == 2:
             ratios = [a / b for a, b in zip(medians["siskin"], medians["llama.cpp"])]
-            out[test]["ratio"] = {"median": statistics.median(ratios), "min": min(ratios),
-                                  "max": max(ratios)}
+            out[test]["ratio"] = range_of(ratios)
     return out
 
 
@@ -229,7 +208,7 @@ def table(args, results):
     for result in results:
         for test, r in result["summary"].items():
             cells = [f"{r[e]['median']:.1f}" if e in r else "" for e in ("siskin", "llama.cpp")]
-            cells.insert(1, f"{100 * r['share']:.0f}%" if "share" in r else "")
+            cells.insert(1, f"{100 * r['share']['median']:.0f}%" if "share" in r else "")
             ratio = r.get("ratio")
             cells.append(f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
                          if ratio else "")
@@ -238,18 +217,35 @@ def table(args, results):
     return "\n".join(lines)
 
 
+def limits_of(results):
+    """What all rounds found."""
+    found = [x for r in results for test in r["limits"].values() for x in test]
+    out = {}
+    for name, field in LIMITS.items():
+        if values := [x[field] for x in found if x[field]]:
+            out[name] = range_of(values)
+    return out
+
+
+def between(limit, unit, digits):
+    """The median and the range, in words."""
+    median, least, most = (f"{limit[k] / unit:.{digits}f}" for k in ("median", "min", "max"))
+    return f"{median} ({least} to {most})"
+
+
 def described(whole):
     """The machine, the limits and the versions, in words."""
     m, v = whole["machine"], whole["versions"]
     lines = [f"{m['date']}: {m['cpu']}, {m['cores']} cores ({' '.join(m['features'])}), "
              f"{m['memory_gib']} GiB of memory, {m['system']}; load average before: "
              f"{m['load_average'][0]}."]
-    best = whole["limits"]
-    if best["read"]:
-        text = f"`siskin bench --limits`: reads {best['read'] / 1e9:.1f} GB/s"
-        if best["int8"]:
-            text += f", {best['int8'] / 1e12:.2f} Tops/s on bytes"
-        lines.append(text + " (the best found).")
+    limit = whole["limits"]
+    if "read" in limit:
+        text = "`siskin bench --limits`, in each round: reads " + between(limit["read"], 1e9, 1)
+        text += " GB/s"
+        if "int8" in limit:
+            text += f", {between(limit['int8'], 1e12, 2)} Tops/s on bytes"
+        lines.append(text + ".")
     if "siskin" in v:
         kernels = {row["kernel_level"] for r in whole["results"]
                    for row in r["first_round"].get("siskin", {}).values() if row}
@@ -308,12 +304,11 @@ def file_of(args, spec):
 
 
 def model_results(args, engines, name, path):
-    limit = limits(args, path) if "siskin" in engines else {}
     for depth in args.depth:
         print(f"{name}, depth {depth}", file=sys.stderr, flush=True)
-        samples, settings = rounds(args, path, depth, engines)
-        yield {"model": name, "bytes": os.path.getsize(path), "depth": depth, "limits": limit,
-               "summary": summary(samples), "samples_ts": samples,
+        samples, settings, limits = rounds(args, path, depth, engines)
+        yield {"model": name, "bytes": os.path.getsize(path), "depth": depth, "limits": limits,
+               "summary": summary(samples, limits), "samples_ts": samples,
                "first_round": without_paths(settings)}
 
 
@@ -340,7 +335,7 @@ def main():
         with file_of(args, spec) as path:
             name = f"{pathlib.Path(path).stem}, random weights"
             whole["results"] += model_results(args, engines, name, path)
-    whole["limits"] = add_shares(whole["results"])
+    whole["limits"] = limits_of(whole["results"])
     text = table(args, whole["results"]) + "\n\n" + described(whole)
     print(text)
     samples = json.dumps(whole, indent=1) + "\n"
