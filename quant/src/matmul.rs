@@ -100,16 +100,27 @@ struct Split {
 impl Split {
     /// The split of products of `weights` with `n` columns.
     fn new<'a>(
+        table: &KernelTable,
         weights: impl Iterator<Item = &'a Matrix<'a>> + Clone,
         n: usize,
         threads: usize,
     ) -> Split {
         let bytes = weights.clone().map(|w| w.data.len()).sum();
         let bytes = chunk_bytes(bytes, n, threads);
+        // What the kernels compute together, in tiles, where that leaves a few chunks for each thread.
+        let tall = |w: &Matrix<'_>| {
+            let rows = table.get(w.ty).map_or(1, |kernels| kernels.rows);
+            if n > FEW { rows.div_ceil(ROW_TILE) } else { 1 }
+        };
+        let chunks: usize = weights.clone().map(|w| w.rows.div_ceil(tall(w) * ROW_TILE)).sum();
+        let enough = chunks >= 3 * threads;
         let mut split = Split { products: [(0, 0); MAX_PRODUCTS], chunks: 0 };
         for (w, product) in weights.zip(&mut split.products) {
             let tiles = bytes / w.row_bytes.saturating_mul(ROW_TILE).max(1);
-            let rows = tiles.clamp(1, w.rows.div_ceil(ROW_TILE).max(1)) * ROW_TILE;
+            let tiles = tiles.min(w.rows.div_ceil(ROW_TILE));
+            let tall = tall(w);
+            let tiles = (tiles + tall / 2) / tall * tall;
+            let rows = tiles.max(if enough { tall } else { 1 }) * ROW_TILE;
             *product = (split.chunks, rows);
             split.chunks += w.rows.div_ceil(rows);
         }
@@ -165,8 +176,8 @@ pub fn matmul(
     });
     let products = &*products;
     let n = products.iter().map(|p| p.x.n()).max().unwrap_or(0);
-    let split = Split::new(products.iter().map(|p| &p.w), n, threads);
-    let then = Split::new(next.iter(), n, threads);
+    let split = Split::new(table, products.iter().map(|p| &p.w), n, threads);
+    let then = Split::new(table, next.iter(), n, threads);
     team.run(split.chunks, &|chunk, scratch| {
         let (i, start) = split.find(chunk, products.len());
         let p = &products[i];

@@ -180,33 +180,54 @@ pub(crate) mod body {
             let put = |section: usize, i: usize, bytes: [u8; 4]| {
                 group.add(layout.value(section, i, c)).cast::<[u8; 4]>().write(bytes);
             };
-            for (b, x) in x.chunks_exact(32).enumerate() {
-                let x = [L::load(x.as_ptr()), L::load(x.as_ptr().add(16))];
-                // `max` gives its second operand for NaN: a NaN does not become the scale.
-                let top = L::max(L::abs(x[1]), L::max(L::abs(x[0]), L::splat(0.0)));
-                let top = L::largest(top);
-                let d = top / 127.0;
-                let inverse = L::splat(if top > 0.0 { 127.0 / top } else { 0.0 });
-                let (low, high) = (L::splat(-127.0), L::splat(127.0));
-                let mut sums = [0.0; 2];
-                for i in 0..2 {
-                    let y = L::min(L::max(L::mul(x[i], inverse), low), high);
-                    let y = L::add(y, round);
-                    L::store_i8_rounded(group.add(layout.codes(b, c) + 16 * i).cast(), y);
-                    sums[i] = L::sum(L::sub(y, round));
+            let (zero, low, high) = (L::splat(0.0), L::splat(-127.0), L::splat(127.0));
+            // 16 blocks at a time, whose scales are the lanes of a register. Block by block, each waits for
+            // the largest of its lanes, and then for the sums of its codes.
+            for (b, x) in x.chunks(16 * 32).enumerate() {
+                let blocks = x.len() / 32;
+                let x = x.as_ptr();
+                let mut tops = [zero; 16];
+                for (i, top) in tops.iter_mut().enumerate().take(blocks) {
+                    let (low, high) = (L::load(x.add(32 * i)), L::load(x.add(32 * i + 16)));
+                    // `max` gives its second operand for NaN: a NaN does not become the scale.
+                    *top = L::max(L::abs(high), L::max(L::abs(low), zero));
                 }
-                // Sums of 32 codes fit: they are within 32 times 127.
-                let int = |sum: f32| sum.to_int_unchecked::<i32>().to_ne_bytes();
-                // Never -0, whose sign some kernels would lose.
-                let total = |sum: f32| (d * sum + 0.0).to_ne_bytes();
-                for (i, sum) in sums.into_iter().enumerate() {
-                    put(layout.sum16, 2 * b + i, int(sum));
-                    put(layout.total16, 2 * b + i, total(sum));
+                let top = L::largest_each(&tops);
+                let d = L::div(top, high);
+                let inverse = L::to_array(L::select_lt(zero, top, L::div(high, top), zero));
+                let mut codes = [[zero; 16]; 2];
+                for i in 0..blocks {
+                    let inverse = L::splat(inverse[i]);
+                    for (j, codes) in codes.iter_mut().enumerate() {
+                        let y = L::mul(L::load(x.add(32 * i + 16 * j)), inverse);
+                        let y = L::add(L::min(L::max(y, low), high), round);
+                        let out = group.add(layout.codes(16 * b + i, c) + 16 * j);
+                        L::store_i8_rounded(out.cast(), y);
+                        codes[i] = L::sub(y, round);
+                    }
                 }
-                let sum = sums[0] + sums[1];
-                put(layout.d, b, d.to_ne_bytes());
-                put(layout.sum32, b, int(sum));
-                put(layout.total32, b, total(sum));
+                // Sums of codes are exact in any order. Totals are never -0, whose sign some kernels would
+                // lose.
+                let mut sums = [L::sum_each(&codes[0]), L::sum_each(&codes[1]), zero];
+                sums[2] = L::add(sums[0], sums[1]);
+                let (mut int, mut total) = ([[0.0; 16]; 3], [[0.0; 16]; 3]);
+                for i in 0..3 {
+                    int[i] = L::to_array(sums[i]);
+                    total[i] = L::to_array(L::add(L::mul(d, sums[i]), zero));
+                }
+                let d = L::to_array(d);
+                for i in 0..blocks {
+                    let b = 16 * b + i;
+                    // They are within 32 times 127.
+                    let int = |of: usize| int[of][i].to_int_unchecked::<i32>().to_ne_bytes();
+                    for j in 0..2 {
+                        put(layout.sum16, 2 * b + j, int(j));
+                        put(layout.total16, 2 * b + j, total[j][i].to_ne_bytes());
+                    }
+                    put(layout.d, b, d[i].to_ne_bytes());
+                    put(layout.sum32, b, int(2));
+                    put(layout.total32, b, total[2][i].to_ne_bytes());
+                }
             }
         }
     }

@@ -75,6 +75,9 @@ pub unsafe trait Simd: Prefetch {
     const CENTRED: bool = false;
     /// Columns that are multiplied at once, at the most: 4 or 8.
     const COLUMNS: usize;
+    /// Registers of rows that a panel has where there are as many, which are multiplied with 4 columns at
+    /// once; 1, with [`COLUMNS`](Self::COLUMNS) of them, where registers are too few.
+    const TALL: usize = 1;
 
     /// `x` in every lane.
     unsafe fn splat(x: f32) -> Self::F;
@@ -283,6 +286,25 @@ pub unsafe trait Simd: Prefetch {
         top: i32,
     ) -> [Self::I; C];
 
+    /// [`tile`](Self::tile) of `R` registers of rows, whose codes are `apart` bytes apart.
+    #[inline(always)]
+    unsafe fn tiles<const R: usize, const C: usize, const N: usize>(
+        w: *const u8,
+        apart: usize,
+        a: *const u8,
+        signed: bool,
+        top: i32,
+    ) -> [[Self::I; C]; R] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = [[Self::splat_i(0); C]; R];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                *sums = Self::tile::<C, N>(w.add(r * apart), a, signed, top);
+            }
+            sums
+        }
+    }
+
     /// Writes 32 codes of each row, of which `zero` stands for 0, for [`tile`](Self::tile).
     #[inline(always)]
     unsafe fn store_panel(p: *mut u8, w: &[Self::I; WORDS], _zero: i32) {
@@ -317,21 +339,27 @@ pub unsafe trait WordDot: Simd {
         }
     }
 
-    /// [`Simd::tile`]
+    /// [`Simd::tiles`]
     #[inline(always)]
-    unsafe fn word_tile<const C: usize, const N: usize>(
+    unsafe fn word_tiles<const R: usize, const C: usize, const N: usize>(
         w: *const u8,
+        apart: usize,
         a: *const u8,
         signed: bool,
-    ) -> [Self::I; C] {
+    ) -> [[Self::I; C]; R] {
         // SAFETY: the caller's promise.
         unsafe {
-            let mut acc = [Self::splat_i(0); C];
+            let mut acc = [[Self::splat_i(0); C]; R];
             for i in 0..N {
-                let w = Self::load_i(w.add(4 * Self::ROWS * i).cast());
-                for (c, acc) in acc.iter_mut().enumerate() {
+                let mut words = [Self::splat_i(0); R];
+                for (r, word) in words.iter_mut().enumerate() {
+                    *word = Self::load_i(w.add(r * apart + 4 * Self::ROWS * i).cast());
+                }
+                for c in 0..C {
                     let a = a.add(32 * c + 4 * i).cast::<i32>().read_unaligned();
-                    *acc = Self::dot(*acc, w, a, signed);
+                    for r in 0..R {
+                        acc[r][c] = Self::dot(acc[r][c], words[r], a, signed);
+                    }
                 }
             }
             acc

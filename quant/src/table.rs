@@ -65,6 +65,8 @@ pub struct Kernels {
     pub act: Act,
     /// The matrix product.
     pub gemm: GemmFn,
+    /// Rows that it likes to compute together where there are many columns.
+    pub rows: usize,
 }
 
 /// An instruction set level.
@@ -259,7 +261,7 @@ impl KernelTable {
             (GgmlType::F16, ops.gemm_f16),
             (GgmlType::BF16, ops.gemm_bf16),
         ] {
-            self.set(ty, Kernels { act: Act::F32, gemm });
+            self.set(ty, Kernels { act: Act::F32, gemm, rows: 1 });
         }
     }
 

@@ -141,7 +141,10 @@ fn products_of_every_type_are_the_same_on_every_level() {
             (48, 2, 9),
             (5, 9, 17),
             // More than a panel holds, on every level.
-            (2, 22016 / unit, 9),
+            (2, 33024 / unit, 9),
+            // Tiles that are multiplied together, and what is left of them; more than a panel holds of them.
+            (67, 3, 66),
+            (48, 7424 / unit, 64),
         ] {
             for hostile in [false, true] {
                 let k = unit * units;
@@ -154,7 +157,9 @@ fn products_of_every_type_are_the_same_on_every_level() {
                 }
                 let want = product(&tables[0], &pools[0], w, &x);
                 for (i, table) in tables.iter().enumerate() {
-                    let got = product(table, &pools[i % pools.len()], w, &x);
+                    // Several threads would have few rows each.
+                    let threads = if n < 64 { i % pools.len() } else { 0 };
+                    let got = product(table, &pools[threads], w, &x);
                     let level = table.level();
                     assert_same(&got, &want, &format!("{ty} {rows}x{k}x{n} on {level}"));
                 }

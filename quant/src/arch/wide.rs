@@ -159,7 +159,7 @@ unsafe impl Simd for Portable {
         signed: bool,
         _: i32,
     ) -> [[i32; 8]; C] {
-        unsafe { Self::word_tile::<C, N>(w, a, signed) }
+        unsafe { Self::word_tiles::<1, C, N>(w, 0, a, signed)[0] }
     }
 }
 

@@ -11,8 +11,8 @@ use crate::lanes::{self, Lanes};
 /// Rows from which on a chunk is converted to f32 before it is used.
 const WIDEN_ROWS: usize = 8;
 
-/// `f` of each index. (`array::from_fn` is not always inlined, and what is not lacks the level's
-/// instructions.)
+/// `f` of each index, of which `f` makes an address: neither this nor `array::from_fn` is always inlined, and
+/// what is not lacks the level's instructions.
 #[inline(always)]
 fn array<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
     let mut all = [f(0); N];
@@ -38,9 +38,15 @@ unsafe fn score_tile<L: Lanes, K: Kv, const R: usize, const G: usize>(
         let next = groups.next;
         let ask = next > 0 && row == 0;
         for b in 0..k_dim.div_ceil(32) {
-            let scales: [L::V; G] = array(|j| K::k_scale::<L>(keys[j], b));
+            let mut scales = [L::splat(0.0); G];
+            for j in 0..G {
+                scales[j] = K::k_scale::<L>(keys[j], b);
+            }
             for d in 32 * b..k_dim.min(32 * b + 32) {
-                let k: [L::V; G] = array(|j| K::k::<L>(keys[j], d, scales[j]));
+                let mut k = scales;
+                for j in 0..G {
+                    k[j] = K::k::<L>(keys[j], d, scales[j]);
+                }
                 if ask && d.is_multiple_of(K::LINE) {
                     for j in 0..G {
                         L::prefetch(keys[j].wrapping_add(next + 64 / K::LINE * d));
@@ -141,7 +147,10 @@ unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
                     L::prefetch(from.wrapping_add(line));
                 }
             }
-            let v: [L::V; D] = array(|i| V::v::<L>(value(j), d + 16 * i));
+            let mut v = [L::splat(0.0); D];
+            for (i, v) in v.iter_mut().enumerate() {
+                *v = V::v::<L>(value(j), d + 16 * i);
+            }
             for r in 0..R {
                 let p = L::splat(*p[r].add(j));
                 for i in 0..D {
@@ -215,34 +224,53 @@ unsafe fn widen_values<L: Lanes, V: Kv>(
     Run { first: out.cast_const().cast(), step: 4 * v_pad, next: 0 }
 }
 
-/// Turns scores into weights: `exp(s - max)`, 0 outside the row's positions.
+/// Rows whose scores are turned into weights together.
+const SOFT_ROWS: usize = 16;
+
+/// Turns the scores of up to [`SOFT_ROWS`] rows from `row` on into weights: `exp(s - max)`, 0 outside the
+/// row's positions.
 #[inline(always)]
-unsafe fn soften<L: Lanes>(s: &mut [f32], lo: usize, hi: usize, cap: f32) -> (f32, f32) {
+unsafe fn soften<L: Lanes>(a: &mut ChunkArgs<'_>, row: usize, local: &[(usize, usize)]) {
     unsafe {
-        let p = s.as_mut_ptr();
-        if cap > 0.0 {
-            let c = L::splat(cap);
-            for i in (0..CHUNK).step_by(16) {
-                let x = L::div(L::load(p.add(i)), c);
-                L::store(p.add(i), L::mul(lanes::tanh::<L>(x), c));
+        let least = L::splat(f32::NEG_INFINITY);
+        let mut tops = [least; SOFT_ROWS];
+        for (i, (lo, hi)) in local.iter().enumerate() {
+            if lo == hi {
+                continue;
+            }
+            let s = &mut a.s[(row + i) * CHUNK..(row + i + 1) * CHUNK];
+            let p = s.as_mut_ptr();
+            if a.softcap > 0.0 {
+                let c = L::splat(a.softcap);
+                for j in (0..CHUNK).step_by(16) {
+                    let x = L::div(L::load(p.add(j)), c);
+                    L::store(p.add(j), L::mul(lanes::tanh::<L>(x), c));
+                }
+            }
+            s[..*lo].fill(f32::NEG_INFINITY);
+            s[*hi..].fill(f32::NEG_INFINITY);
+            for j in (0..CHUNK).step_by(16) {
+                tops[i] = L::max(L::load(p.add(j)), tops[i]);
             }
         }
-        s[..lo].fill(f32::NEG_INFINITY);
-        s[hi..].fill(f32::NEG_INFINITY);
-        let mut top = L::splat(f32::NEG_INFINITY);
-        for i in (0..CHUNK).step_by(16) {
-            top = L::max(L::load(p.add(i)), top);
+        let top = L::to_array(L::largest_each(&tops));
+        let mut sums = [L::splat(0.0); SOFT_ROWS];
+        for (i, (lo, hi)) in local.iter().enumerate() {
+            if lo == hi {
+                continue;
+            }
+            let p = a.s.as_mut_ptr().add((row + i) * CHUNK);
+            let top = L::splat(top[i]);
+            for j in (0..CHUNK).step_by(16) {
+                let e = lanes::exp::<L>(L::sub(L::load(p.add(j)), top));
+                L::store(p.add(j), e);
+                sums[i] = L::add(sums[i], e);
+            }
         }
-        let m =
-            L::to_array(top).into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-        let top = L::splat(m);
-        let mut sum = L::splat(0.0);
-        for i in (0..CHUNK).step_by(16) {
-            let e = lanes::exp::<L>(L::sub(L::load(p.add(i)), top));
-            L::store(p.add(i), e);
-            sum = L::add(sum, e);
-        }
-        (m, L::sum(sum))
+        // Of rows without positions -infinity and 0.
+        let sum = L::to_array(L::sum_each(&sums));
+        a.m[row..row + local.len()].copy_from_slice(&top[..local.len()]);
+        a.l[row..row + local.len()].copy_from_slice(&sum[..local.len()]);
     }
 }
 
@@ -295,14 +323,8 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
             KvType::Q8_0 => scores::<L, Q8>(a, keys, groups),
             KvType::Q4_0 => scores::<L, Q4>(a, keys, groups),
         }
-        for r in 0..n {
-            let (lo, hi) = local[r];
-            if lo == hi {
-                (a.m[r], a.l[r]) = (f32::NEG_INFINITY, 0.0);
-                continue;
-            }
-            let s = &mut a.s[r * CHUNK..(r + 1) * CHUNK];
-            (a.m[r], a.l[r]) = soften::<L>(s, lo, hi, a.softcap);
+        for (i, local) in local[..n].chunks(SOFT_ROWS).enumerate() {
+            soften::<L>(a, i * SOFT_ROWS, local);
         }
         match v_type {
             KvType::F32 => values::<L, F32>(a, vs, &local),

@@ -72,6 +72,9 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
 /// [`gemv::rows`] of a format and a number of columns, with the conditions that it has.
 type Few = unsafe fn(&mut GemmArgs<'_>, Tile, usize) -> usize;
 
+/// [`panel::rows`] of a format, with the conditions that it has.
+type Many = unsafe fn(&mut GemmArgs<'_>, usize) -> usize;
+
 /// How many of `left` columns are computed at once, where up to `most` are: 1, 2, 4 or 8, since each
 /// width is compiled for each format and level. What is computed past the last column costs less than
 /// another turn; of 5 it would not.
@@ -84,30 +87,37 @@ const fn width(left: usize, most: usize) -> usize {
 }
 
 /// The matrix product by the instructions of `S`. `few` are its [`gemv::rows`] of 1, 2, 4 and
-/// [`Simd::COLUMNS`] columns. They are functions of their own: in one, what the compiler does with the
-/// registers of a kernel changes with every other.
+/// [`Simd::COLUMNS`] columns, `many` its [`panel::rows`] of one tile and of [`panel::tall`]. They are
+/// functions of their own: in one, what the compiler does with the registers of a kernel changes with every
+/// other.
 ///
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn); the layout's type is the format's.
 #[inline(always)]
-pub unsafe fn gemm<S: Simd, T: source::Source>(args: &mut GemmArgs<'_>, few: &[Few; 4]) {
+pub unsafe fn gemm<S: Simd, T: source::Source>(
+    args: &mut GemmArgs<'_>,
+    few: &[Few; 4],
+    many: &[Many; 2],
+) {
     let mut row = args.rows.start;
     while row < args.rows.end {
-        let tile = Tile::new::<S>(args, row);
         // SAFETY: the rows are within the matrix, the rest is the caller's promise.
-        unsafe {
+        row += unsafe {
             if args.layout.group > 1 {
-                panel::rows::<S, T>(args, tile);
+                let left = args.rows.end - row;
+                let tall = args.n >= panel::TALL_FROM && left >= panel::tall_rows::<S, T>();
+                many[usize::from(tall)](args, row)
             } else {
+                let tile = Tile::new::<S>(args, row);
                 let mut col = 0;
                 while col < args.n {
                     // There is room for the columns: see the test below.
                     let width = width(args.n - col, S::COLUMNS);
                     col += few[width.ilog2() as usize](args, tile, col);
                 }
+                tile.n
             }
         }
-        row += tile.n;
     }
 }
 
@@ -167,7 +177,7 @@ impl Tile {
     }
 }
 
-/// See [`PeakFn`](crate::table::PeakFn).
+/// See [`PeakFn`](crate::table::PeakFn): the products of panels, without scales.
 ///
 /// # Safety
 /// As there.
@@ -175,28 +185,47 @@ impl Tile {
 pub unsafe fn peak<S: Simd>(turns: u64) -> u64 {
     // SAFETY: the caller's promise.
     unsafe {
-        let w = [S::splat_i(0x0102_0304); WORDS];
-        let a = [1u8; 4 * WORDS];
-        let mut acc = [S::splat_i(0); CHAINS];
+        match const { (S::TALL, S::COLUMNS) } {
+            (3.., _) => peak_of::<S, 3, 4>(turns),
+            (_, 8..) => peak_of::<S, 1, 8>(turns),
+            _ => peak_of::<S, 1, 4>(turns),
+        }
+    }
+}
+
+/// [`peak`] of `R` registers of rows and `C` columns.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn peak_of<S: Simd, const R: usize, const C: usize>(turns: u64) -> u64 {
+    const { assert!(R <= 3 && C <= 8) };
+    // A register's codes.
+    let apart = 32 * S::ROWS;
+    let w = [1u8; 3 * 32 * MAX_ROWS];
+    let a = [1u8; 32 * 8];
+    // SAFETY: the arrays hold `R` registers' codes and `C` columns; the rest is the caller's promise.
+    unsafe {
+        let mut acc = [[S::splat_i(0); C]; R];
         for _ in 0..turns {
-            for acc in &mut acc {
-                // Another place each time, so that nothing can be computed once for all.
-                let a = std::hint::black_box(a.as_ptr());
-                *acc = S::add_i(*acc, S::dots(&w, a, false, 15));
+            // Other places each time, so that nothing can be computed once for all.
+            let (w, a) = std::hint::black_box((w.as_ptr(), a.as_ptr()));
+            let sums = S::tiles::<R, C, WORDS>(w, apart, a, false, 15);
+            for r in 0..R {
+                for c in 0..C {
+                    acc[r][c] = S::add_i(acc[r][c], sums[r][c]);
+                }
             }
         }
         let mut sums = [0i32; MAX_ROWS];
-        for acc in acc {
+        for acc in acc.into_iter().flatten() {
             S::store_i(sums.as_mut_ptr(), acc);
             std::hint::black_box(sums);
         }
         // Each word is 4 multiplications and 4 additions in each row.
-        turns * (CHAINS * WORDS * S::ROWS * 8) as u64
+        turns * (R * C * WORDS * S::ROWS * 8) as u64
     }
 }
-
-/// Products of [`peak`] that do not wait for each other.
-const CHAINS: usize = 4;
 
 /// Calls `$do!` for each 32 weights of a unit of `$source`, with literals, since codes are unpacked by
 /// their place in it.
@@ -223,6 +252,7 @@ macro_rules! install_int {
             Kernels {
                 act: GgmlType::$variant.info().act,
                 gemm: gemm_scalar::<crate::formats::$block>,
+                rows: 1,
             },
         ); )*
     };
@@ -239,7 +269,7 @@ macro_rules! instantiate_gemm {
         mod $module {
             use $crate::formats::*;
             use $crate::generic::source::{Direct, Parts, Source};
-            use $crate::generic::Tile;
+            use $crate::generic::{Tile, panel};
             use $crate::generic::staged::{Staged, Unpacked};
             use $crate::simd::Rows;
             use $crate::table::{GemmArgs, KernelTable, Kernels};
@@ -259,6 +289,13 @@ macro_rules! instantiate_gemm {
             }
 
             $(#[$attr])*
+            #[inline(never)]
+            unsafe fn many<T: Source, const R: usize>(args: &mut GemmArgs<'_>, row: usize) -> usize {
+                // SAFETY: the caller's promise.
+                unsafe { panel::rows::<S, T, R>(args, row) }
+            }
+
+            $(#[$attr])*
             unsafe fn gemm<T: Source>(args: &mut GemmArgs<'_>) {
                 let eight = if const { <S as $crate::simd::Simd>::COLUMNS >= 8 } {
                     few::<T, 8>
@@ -266,8 +303,13 @@ macro_rules! instantiate_gemm {
                     few::<T, 4>
                 };
                 let few = [few::<T, 1>, few::<T, 2>, few::<T, 4>, eight];
+                let tall = match const { panel::tall::<S, T>() } {
+                    3 => many::<T, 3>,
+                    2 => many::<T, 2>,
+                    _ => many::<T, 1>,
+                };
                 // SAFETY: the caller's promise.
-                unsafe { $crate::generic::gemm::<S, T>(args, &few) }
+                unsafe { $crate::generic::gemm::<S, T>(args, &few, &[many::<T, 1>, tall]) }
             }
 
             $(#[$attr])*
@@ -288,6 +330,20 @@ macro_rules! instantiate_gemm {
                 }
             }
 
+            /// The kernels of weights that are unpacked in registers.
+            fn direct<T: Source>(ty: GgmlType) -> Kernels {
+                Kernels { act: ty.info().act, gemm: gemm::<T>, rows: panel::tall_rows::<S, T>() }
+            }
+
+            /// The kernels of weights that are unpacked to memory.
+            fn staged<B: Staged>(ty: GgmlType) -> Kernels {
+                let rows = match B::SUB {
+                    16 => panel::tall_rows::<S, Unpacked<16>>(),
+                    _ => panel::tall_rows::<S, Unpacked<32>>(),
+                };
+                Kernels { act: ty.info().act, gemm: unpacked::<B>, rows }
+            }
+
             $(#[$attr])*
             unsafe fn peak(turns: u64) -> u64 {
                 // SAFETY: the caller's promise.
@@ -297,34 +353,34 @@ macro_rules! instantiate_gemm {
             /// Installs the products.
             pub fn install(table: &mut KernelTable) {
                 table.set_peak(peak);
-                let mut set = |ty: GgmlType, gemm| {
-                    table.set(ty, Kernels { act: ty.info().act, gemm });
+                let mut set = |ty: GgmlType, kernels: fn(GgmlType) -> Kernels| {
+                    table.set(ty, kernels(ty));
                 };
-                set(GgmlType::Q4_0, gemm::<Direct<BlockQ4_0>>);
-                set(GgmlType::Q4_1, gemm::<Direct<BlockQ4_1>>);
-                set(GgmlType::Q5_0, gemm::<Direct<BlockQ5_0>>);
-                set(GgmlType::Q5_1, gemm::<Direct<BlockQ5_1>>);
-                set(GgmlType::Q8_0, gemm::<Direct<BlockQ8_0>>);
-                set(GgmlType::IQ4_NL, gemm::<Direct<BlockIQ4NL>>);
-                set(GgmlType::MXFP4, gemm::<Direct<BlockMXFP4>>);
-                set(GgmlType::Q2_K, gemm::<Direct<BlockQ2K>>);
-                set(GgmlType::Q3_K, gemm::<Direct<BlockQ3K>>);
-                set(GgmlType::Q4_K, gemm::<Direct<BlockQ4K>>);
-                set(GgmlType::Q5_K, gemm::<Direct<BlockQ5K>>);
-                set(GgmlType::Q6_K, gemm::<Direct<BlockQ6K>>);
-                set(GgmlType::IQ4_XS, gemm::<Direct<BlockIQ4XS>>);
-                set(GgmlType::IQ1_S, unpacked::<BlockIQ1S>);
-                set(GgmlType::IQ1_M, unpacked::<BlockIQ1M>);
-                set(GgmlType::IQ2_XXS, unpacked::<BlockIQ2XXS>);
-                set(GgmlType::IQ2_XS, unpacked::<BlockIQ2XS>);
-                set(GgmlType::IQ2_S, unpacked::<BlockIQ2S>);
-                set(GgmlType::IQ3_XXS, unpacked::<BlockIQ3XXS>);
-                set(GgmlType::IQ3_S, unpacked::<BlockIQ3S>);
-                set(GgmlType::TQ1_0, unpacked::<BlockTQ1_0>);
-                set(GgmlType::TQ2_0, gemm::<Direct<BlockTQ2_0>>);
-                set(GgmlType::Q1_0, gemm::<Parts<BlockQ1_0>>);
-                set(GgmlType::Q2_0, gemm::<Parts<BlockQ2_0>>);
-                set(GgmlType::NVFP4, gemm::<Parts<BlockNVFP4>>);
+                set(GgmlType::Q4_0, direct::<Direct<BlockQ4_0>>);
+                set(GgmlType::Q4_1, direct::<Direct<BlockQ4_1>>);
+                set(GgmlType::Q5_0, direct::<Direct<BlockQ5_0>>);
+                set(GgmlType::Q5_1, direct::<Direct<BlockQ5_1>>);
+                set(GgmlType::Q8_0, direct::<Direct<BlockQ8_0>>);
+                set(GgmlType::IQ4_NL, direct::<Direct<BlockIQ4NL>>);
+                set(GgmlType::MXFP4, direct::<Direct<BlockMXFP4>>);
+                set(GgmlType::Q2_K, direct::<Direct<BlockQ2K>>);
+                set(GgmlType::Q3_K, direct::<Direct<BlockQ3K>>);
+                set(GgmlType::Q4_K, direct::<Direct<BlockQ4K>>);
+                set(GgmlType::Q5_K, direct::<Direct<BlockQ5K>>);
+                set(GgmlType::Q6_K, direct::<Direct<BlockQ6K>>);
+                set(GgmlType::IQ4_XS, direct::<Direct<BlockIQ4XS>>);
+                set(GgmlType::IQ1_S, staged::<BlockIQ1S>);
+                set(GgmlType::IQ1_M, staged::<BlockIQ1M>);
+                set(GgmlType::IQ2_XXS, staged::<BlockIQ2XXS>);
+                set(GgmlType::IQ2_XS, staged::<BlockIQ2XS>);
+                set(GgmlType::IQ2_S, staged::<BlockIQ2S>);
+                set(GgmlType::IQ3_XXS, staged::<BlockIQ3XXS>);
+                set(GgmlType::IQ3_S, staged::<BlockIQ3S>);
+                set(GgmlType::TQ1_0, staged::<BlockTQ1_0>);
+                set(GgmlType::TQ2_0, direct::<Direct<BlockTQ2_0>>);
+                set(GgmlType::Q1_0, direct::<Parts<BlockQ1_0>>);
+                set(GgmlType::Q2_0, direct::<Parts<BlockQ2_0>>);
+                set(GgmlType::NVFP4, direct::<Parts<BlockNVFP4>>);
             }
         }
     };

@@ -4,7 +4,8 @@
 //! [`store_panel`](Simd::store_panel) writes them, then the scales as i32 and the minimums as f32, each
 //! `[sub-block][rows]` (units of 256 only), and `d` and `dmin` as f32 `[rows]`. It is as long
 //! as the thread's scratch memory allows; the accumulators rest in the result in between, which
-//! loses nothing. While a panel is multiplied the weights of the next tile are asked for, unless there are
+//! loses nothing. Where there are registers for it ([`Simd::TALL`]) and many columns, several registers'
+//! rows are multiplied together, so that each broadcast of activations serves all of them. While a panel is multiplied the weights of the next tile are asked for, unless there are
 //! so many columns that nobody would notice.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
@@ -20,7 +21,7 @@ use crate::table::GemmArgs;
 
 /// Bytes of a panel, which with the activations of some columns is to stay in the second-level cache:
 /// it is read once for several columns.
-const PANEL: usize = 96 * 1024;
+const PANEL: usize = 144 * 1024;
 const _: () = assert!(STAGE + PANEL <= SCRATCH_BYTES);
 
 /// Where the parts of a unit are.
@@ -59,20 +60,24 @@ impl NextTile {
     /// Columns from which on multiplying takes longer in any case.
     const MANY: usize = 128;
 
-    /// What comes after a tile of `units`, a portion for each `strip` of them and as many columns as are
-    /// multiplied at once.
-    fn new<S: Simd>(args: &GemmArgs<'_>, tile: Tile, units: usize, strip: usize) -> NextTile {
-        let row = tile.row + tile.n;
+    /// What comes from `row` on, after `R` tiles of `units`: a portion for each `strip` of them and as many
+    /// columns as are multiplied at once.
+    fn new<S: Simd, const R: usize>(
+        args: &GemmArgs<'_>,
+        row: usize,
+        units: usize,
+        strip: usize,
+    ) -> NextTile {
         let (at, rows) = match args.rows.end - row {
             0 if args.next.is_null() => (args.next, 0),
-            0 => (args.next, S::ROWS),
-            left => (args.w.wrapping_add(row * args.row_bytes), left.min(S::ROWS)),
+            0 => (args.next, R * S::ROWS),
+            left => (args.w.wrapping_add(row * args.row_bytes), left.min(R * S::ROWS)),
         };
         if args.n >= Self::MANY {
             return NextTile { at, left: 0, portion: 0, strip: units };
         }
         let left = args.row_bytes.saturating_mul(rows);
-        let times = units.div_ceil(strip) * args.n.div_ceil(S::COLUMNS);
+        let times = units.div_ceil(strip) * args.n.div_ceil(columns::<S, R>());
         NextTile { at, left, portion: left.div_ceil(times).next_multiple_of(LINE), strip }
     }
 
@@ -89,41 +94,86 @@ impl NextTile {
     }
 }
 
-/// A tile of rows times all columns.
+/// Columns from which on several tiles are multiplied together: what they are unpacked to does not fit the
+/// first-level cache, which fewer columns do not make up for (`siskin bench --shape llama-1b -n 0 -p 16`
+/// took 1.12 times as long).
+pub const TALL_FROM: usize = 64;
+
+/// Tiles that are multiplied together where there are as many. What has two sums for each 32 weights needs
+/// twice the registers.
+pub const fn tall<S: Simd, T: Source>() -> usize {
+    if T::SUB == 16 && S::TALL > 2 { 2 } else { S::TALL }
+}
+
+/// Rows that are multiplied together where there are as many.
+pub const fn tall_rows<S: Simd, T: Source>() -> usize {
+    tall::<S, T>() * S::ROWS
+}
+
+/// Columns that `R` tiles are multiplied with at once, at the most.
+const fn columns<S: Simd, const R: usize>() -> usize {
+    if R > 1 { 4 } else { S::COLUMNS }
+}
+
+/// `R` tiles of rows from `row` on, times all columns. Returns how many rows that is.
 ///
 /// # Safety
-/// As for [`GemmFn`](crate::table::GemmFn); the layout is of groups of columns.
+/// As for [`GemmFn`](crate::table::GemmFn); the layout is of groups of columns. More than one tile are
+/// within `args.rows`.
 #[inline(always)]
-pub unsafe fn rows<S: Simd, T: Source>(args: &mut GemmArgs<'_>, tile: Tile) {
+pub unsafe fn rows<S: Simd, T: Source, const R: usize>(
+    args: &mut GemmArgs<'_>,
+    row: usize,
+) -> usize {
     unsafe {
+        debug_assert!(R == 1 || args.rows.end - row >= R * S::ROWS);
+        let mut tiles = [Tile::new::<S>(args, row); R];
+        for (r, tile) in tiles.iter_mut().enumerate().skip(1) {
+            *tile = Tile::new::<S>(args, row + r * S::ROWS);
+        }
+        let rows = if R == 1 { tiles[0].n } else { R * S::ROWS };
         let l = const { layout(S::ROWS, T::UNIT, T::SUBS, T::HAS_MIN) };
         let stage = args.scratch.as_mut_ptr();
         let panel = stage.add(STAGE);
         let units = args.layout.k / T::UNIT * T::SPLIT;
-        let most = PANEL / l.bytes;
-        let mut next = NextTile::new::<S>(args, tile, units, 256 / T::UNIT);
+        let most = PANEL / (R * l.bytes);
+        let mut next = NextTile::new::<S, R>(args, row + rows, units, 256 / T::UNIT);
         let mut u0 = 0;
         while u0 < units {
             let count = most.min(units - u0);
             for u in 0..count {
-                unpack::<S, T>(tile.rows, u0 + u, stage, panel.add(u * l.bytes), args.unpack);
+                for (r, tile) in tiles.iter().enumerate() {
+                    let panel = panel.add((u * R + r) * l.bytes);
+                    unpack::<S, T>(tile.rows, u0 + u, stage, panel, args.unpack);
+                }
             }
+            let part = Part { u0, count, panel };
             let mut col = 0;
             while col < args.n {
                 // Few widths only: each is compiled for each format and level. What is computed
                 // past the last column is not stored.
                 let left = args.n - col;
-                col += if S::COLUMNS >= 8 && left > 4 {
-                    multiply::<S, T, 8>(args, tile, col, u0, count, panel, &mut next)
+                col += if const { columns::<S, R>() >= 8 } && left > 4 {
+                    multiply::<S, T, R, 8>(args, &tiles, col, part, &mut next)
                 } else if left > 2 {
-                    multiply::<S, T, 4>(args, tile, col, u0, count, panel, &mut next)
+                    multiply::<S, T, R, 4>(args, &tiles, col, part, &mut next)
                 } else {
-                    multiply::<S, T, 2>(args, tile, col, u0, count, panel, &mut next)
+                    multiply::<S, T, R, 2>(args, &tiles, col, part, &mut next)
                 };
             }
             u0 += count;
         }
+        rows
     }
+}
+
+/// `count` units, which begin with unit `u0`, of the rows in a panel: of each unit, one after the other, the
+/// tiles.
+#[derive(Clone, Copy)]
+struct Part {
+    u0: usize,
+    count: usize,
+    panel: *const u8,
 }
 
 /// Unpacks unit `u` of the rows.
@@ -175,16 +225,13 @@ unsafe fn less_zero<S: Simd, T: Source>(sum: S::I, total: *const u8) -> S::I {
     if S::CENTRED { sum } else { unsafe { source::less_zero::<S, T>(sum, total) } }
 }
 
-/// Multiplies `count` units of the panel, which begin with unit `u0`, with `C` columns, which are
-/// of one group. Returns `C`.
+/// Multiplies a part of `R` tiles with `C` columns, which are of one group. Returns `C`.
 #[inline(always)]
-unsafe fn multiply<S: Simd, T: Source, const C: usize>(
+unsafe fn multiply<S: Simd, T: Source, const R: usize, const C: usize>(
     args: &GemmArgs<'_>,
-    tile: Tile,
+    tiles: &[Tile; R],
     col: usize,
-    u0: usize,
-    count: usize,
-    panel: *const u8,
+    Part { u0, count, panel }: Part,
     next: &mut NextTile,
 ) -> usize {
     unsafe {
@@ -203,12 +250,15 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
         };
         let float =
             |section: usize, i: usize, c: usize| S::splat(item(section, i, c).cast::<f32>().read());
-        let mut acc = [S::splat(0.0); C];
-        let out = |c: usize| args.out.add((col + c) * args.ldo + tile.row);
+        let zero = [[S::splat(0.0); C]; R];
+        let mut acc = zero;
+        let out = |r: usize, c: usize| args.out.add((col + c) * args.ldo + tiles[r].row);
         let columns = C.min(args.n - col);
         if u0 > 0 {
-            for c in 0..columns {
-                acc[c] = tile.load::<S>(out(c));
+            for r in 0..R {
+                for c in 0..columns {
+                    acc[r][c] = tiles[r].load::<S>(out(r, c));
+                }
             }
         }
         let mut u = 0;
@@ -216,75 +266,93 @@ unsafe fn multiply<S: Simd, T: Source, const C: usize>(
             next.ask::<S>();
             let end = count.min(u + next.strip);
             while u < end {
-                let panel = panel.add(u * l.bytes);
+                let panel = panel.add(u * R * l.bytes);
+                // A register of tile `r`.
+                let register = |offset: usize, r: usize| panel.add(offset + r * l.bytes);
                 let at = (u0 + u) / T::SPLIT * (T::UNIT / 32);
-                let mut inner = [S::splat(0.0); C];
+                let mut inner = zero;
                 for j in 0..T::UNIT / 32 {
                     let codes = panel.add(32 * S::ROWS * j);
                     debug_assert_eq!(32 * (first + GROUP * (at + j)), a.codes(at + j, first));
                     let q = x.add(32 * first).add(32 * GROUP * (at + j));
                     let mut isum;
                     if T::SUB == 16 {
-                        let s = panel.add(l.scales + 8 * S::ROWS * j).cast::<i32>();
-                        let (s0, s1) = (S::load_i(s), S::load_i(s.add(S::ROWS)));
-                        isum = S::tile::<C, 4>(codes, q, signed, T::TOP);
                         let i = 2 * (at + j);
-                        for c in 0..C {
-                            isum[c] = less_zero::<S, T>(isum[c], item(a.sum16, i, c));
-                            isum[c] = S::mul_i(isum[c], s0);
+                        let scale = |r: usize, half: usize| {
+                            S::load_i(register(l.scales + 4 * S::ROWS * (2 * j + half), r).cast())
+                        };
+                        isum = S::tiles::<R, C, 4>(codes, l.bytes, q, signed, T::TOP);
+                        for r in 0..R {
+                            for c in 0..C {
+                                isum[r][c] = less_zero::<S, T>(isum[r][c], item(a.sum16, i, c));
+                                isum[r][c] = S::mul_i(isum[r][c], scale(r, 0));
+                            }
                         }
                         let (codes, q) = (codes.add(16 * S::ROWS), q.add(16));
-                        let last = S::tile::<C, 4>(codes, q, signed, T::TOP);
-                        for c in 0..C {
-                            let last = less_zero::<S, T>(last[c], item(a.sum16, i + 1, c));
-                            isum[c] = S::add_i(isum[c], S::mul_i(last, s1));
+                        let last = S::tiles::<R, C, 4>(codes, l.bytes, q, signed, T::TOP);
+                        for r in 0..R {
+                            for c in 0..C {
+                                let last = less_zero::<S, T>(last[r][c], item(a.sum16, i + 1, c));
+                                isum[r][c] = S::add_i(isum[r][c], S::mul_i(last, scale(r, 1)));
+                            }
                         }
                     } else {
-                        isum = S::tile::<C, 8>(codes, q, signed, T::TOP);
-                        for c in 0..C {
-                            isum[c] = less_zero::<S, T>(isum[c], item(a.sum32, at + j, c));
-                        }
-                        if T::SCALED {
-                            let s = S::load_i(panel.add(l.scales + 4 * S::ROWS * j).cast());
-                            for isum in &mut isum {
-                                *isum = S::mul_i(*isum, s);
+                        isum = S::tiles::<R, C, 8>(codes, l.bytes, q, signed, T::TOP);
+                        for r in 0..R {
+                            for c in 0..C {
+                                isum[r][c] =
+                                    less_zero::<S, T>(isum[r][c], item(a.sum32, at + j, c));
+                                if T::SCALED {
+                                    let scale = register(l.scales + 4 * S::ROWS * j, r);
+                                    isum[r][c] = S::mul_i(isum[r][c], S::load_i(scale.cast()));
+                                }
                             }
                         }
                     }
-                    for c in 0..C {
-                        inner[c] = add::<S, T>(float(a.d, at + j, c), S::to_f32(isum[c]), inner[c]);
+                    for r in 0..R {
+                        for c in 0..C {
+                            let d = float(a.d, at + j, c);
+                            inner[r][c] = add::<S, T>(d, S::to_f32(isum[r][c]), inner[r][c]);
+                        }
                     }
                 }
-                let d = S::load(panel.add(l.d).cast());
-                for c in 0..C {
-                    acc[c] = S::fma(d, inner[c], acc[c]);
+                for r in 0..R {
+                    let d = S::load(register(l.d, r).cast());
+                    for c in 0..C {
+                        acc[r][c] = S::fma(d, inner[r][c], acc[r][c]);
+                    }
                 }
                 if T::HAS_MIN {
                     let total = if T::SUB == 16 { a.total16 } else { a.total32 };
                     let i = (u0 + u) * T::SUBS;
-                    let dmin = S::load(panel.add(l.dmin).cast());
-                    let mut mins = [S::splat(0.0); C];
-                    if T::SCALED {
-                        for j in 0..T::SUBS {
-                            let min = S::load(panel.add(l.mins + 4 * S::ROWS * j).cast());
+                    let mut mins = zero;
+                    for j in 0..if T::SCALED { T::SUBS } else { 1 } {
+                        for r in 0..R {
                             for c in 0..C {
-                                mins[c] = S::fma(min, float(total, i + j, c), mins[c]);
+                                let total = float(total, i + j, c);
+                                mins[r][c] = if T::SCALED {
+                                    let min = register(l.mins + 4 * S::ROWS * j, r);
+                                    S::fma(S::load(min.cast()), total, mins[r][c])
+                                } else {
+                                    total
+                                };
                             }
                         }
-                    } else {
-                        for c in 0..C {
-                            mins[c] = float(total, i, c);
-                        }
                     }
-                    for c in 0..C {
-                        acc[c] = S::fma(dmin, mins[c], acc[c]);
+                    for r in 0..R {
+                        let dmin = S::load(register(l.dmin, r).cast());
+                        for c in 0..C {
+                            acc[r][c] = S::fma(dmin, mins[r][c], acc[r][c]);
+                        }
                     }
                 }
                 u += 1;
             }
         }
-        for c in 0..columns {
-            tile.store::<S>(out(c), acc[c]);
+        for r in 0..R {
+            for c in 0..columns {
+                tiles[r].store::<S>(out(r, c), acc[r][c]);
+            }
         }
     }
     C

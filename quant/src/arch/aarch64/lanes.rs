@@ -58,6 +58,29 @@ impl<D: Dot> Prefetch for Neon<D> {
     }
 }
 
+/// `$op` of the lanes of each of 16 vectors, in a lane each: lane `i` with `i + 8`, then `i + 4`, `i + 2` and
+/// `i + 1`. `$pairs` is of neighbours. (Loops, since closures are not always inlined.)
+macro_rules! each_of {
+    ($v:ident, $op:ident, $pairs:ident) => {{
+        let mut out = [vdupq_n_f32(0.0); 4];
+        for (k, out) in out.iter_mut().enumerate() {
+            let mut quarters = [vdupq_n_f64(0.0); 4];
+            for (m, out) in quarters.iter_mut().enumerate() {
+                let [a, b, c, d] = $v[4 * k + m];
+                *out = vreinterpretq_f64_f32($op($op(a, c), $op(b, d)));
+            }
+            let mut halves = [vdupq_n_f32(0.0); 2];
+            for (i, out) in halves.iter_mut().enumerate() {
+                let (a, b) = (quarters[2 * i], quarters[2 * i + 1]);
+                let (low, high) = (vzip1q_f64(a, b), vzip2q_f64(a, b));
+                *out = $op(vreinterpretq_f32_f64(low), vreinterpretq_f32_f64(high));
+            }
+            *out = $pairs(halves[0], halves[1]);
+        }
+        out
+    }};
+}
+
 // SAFETY: the methods use NEON, which the type's documentation names.
 unsafe impl<D: Dot> Lanes for Neon<D> {
     type V = F;
@@ -194,5 +217,13 @@ unsafe impl<D: Dot> Lanes for Neon<D> {
             let x = vadd_f32(vget_low_f32(x), vget_high_f32(x));
             vget_lane_f32::<0>(x) + vget_lane_f32::<1>(x)
         }
+    }
+    #[inline(always)]
+    unsafe fn largest_each(v: &[F; 16]) -> F {
+        unsafe { each_of!(v, vmaxq_f32, vpmaxq_f32) }
+    }
+    #[inline(always)]
+    unsafe fn sum_each(v: &[F; 16]) -> F {
+        unsafe { each_of!(v, vaddq_f32, vpaddq_f32) }
     }
 }

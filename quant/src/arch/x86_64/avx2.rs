@@ -218,7 +218,7 @@ unsafe impl<const DOT: u8> Simd for Avx2<DOT> {
 
     const ROWS: usize = 8;
     const UNSIGNED: bool = DOT != MADD;
-    const COLUMNS: usize = 4;
+    const COLUMNS: usize = if DOT == MADD { 4 } else { 8 };
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {

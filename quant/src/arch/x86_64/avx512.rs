@@ -18,6 +18,7 @@ unsafe impl Simd for Avx512 {
     const ROWS: usize = 16;
     const UNSIGNED: bool = true;
     const COLUMNS: usize = 8;
+    const TALL: usize = 3;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -208,7 +209,17 @@ unsafe impl Simd for Avx512 {
         signed: bool,
         _: i32,
     ) -> [__m512i; C] {
-        unsafe { Self::word_tile::<C, N>(w, a, signed) }
+        unsafe { Self::word_tiles::<1, C, N>(w, 0, a, signed)[0] }
+    }
+    #[inline(always)]
+    unsafe fn tiles<const R: usize, const C: usize, const N: usize>(
+        w: *const u8,
+        apart: usize,
+        a: *const u8,
+        signed: bool,
+        _: i32,
+    ) -> [[__m512i; C]; R] {
+        unsafe { Self::word_tiles::<R, C, N>(w, apart, a, signed) }
     }
 }
 

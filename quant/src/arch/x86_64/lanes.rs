@@ -64,6 +64,62 @@ unsafe fn largest(x: __m256) -> f32 {
     }
 }
 
+/// `$op` of the lanes of each of 16 vectors, in a lane each: lane `i` with `i + 8`, then `i + 4`, `i + 2` and
+/// `i + 1`, each step of two vectors at once, whose results share a register. (Loops, since closures are
+/// not always inlined, and what is not lacks the level's instructions.)
+macro_rules! each_of_avx2 {
+    ($v:ident, $op:ident) => {{
+        let mut out = [_mm256_setzero_ps(); 2];
+        // Lane 4 l + m of result k is of vector 8 k + 4 l + m.
+        for (k, out) in out.iter_mut().enumerate() {
+            let mut quarters = [_mm256_setzero_pd(); 4];
+            for (m, out) in quarters.iter_mut().enumerate() {
+                let (a, b) = ($v[8 * k + m], $v[8 * k + 4 + m]);
+                let (a, b) = ($op(a.0, a.1), $op(b.0, b.1));
+                let low = _mm256_permute2f128_ps::<0x20>(a, b);
+                let high = _mm256_permute2f128_ps::<0x31>(a, b);
+                *out = _mm256_castps_pd($op(low, high));
+            }
+            let mut halves = [_mm256_setzero_ps(); 2];
+            for (i, out) in halves.iter_mut().enumerate() {
+                let (a, b) = (quarters[2 * i], quarters[2 * i + 1]);
+                let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+                *out = $op(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+            }
+            let [a, b] = halves;
+            *out = $op(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b));
+        }
+        (out[0], out[1])
+    }};
+}
+
+/// The same.
+macro_rules! each_of_avx512 {
+    ($v:ident, $op:ident) => {{
+        // Lane 4 l + m of the result is of vector 4 l + m.
+        let mut quarters = [_mm512_setzero_pd(); 4];
+        for (m, out) in quarters.iter_mut().enumerate() {
+            let mut eighths = [_mm512_setzero_ps(); 2];
+            for (i, out) in eighths.iter_mut().enumerate() {
+                let (a, b) = ($v[8 * i + m], $v[8 * i + 4 + m]);
+                let low = _mm512_shuffle_f32x4::<0x44>(a, b);
+                *out = $op(low, _mm512_shuffle_f32x4::<0xee>(a, b));
+            }
+            let [a, b] = eighths;
+            let low = _mm512_shuffle_f32x4::<0x88>(a, b);
+            *out = _mm512_castps_pd($op(low, _mm512_shuffle_f32x4::<0xdd>(a, b)));
+        }
+        let mut halves = [_mm512_setzero_ps(); 2];
+        for (i, out) in halves.iter_mut().enumerate() {
+            let (a, b) = (quarters[2 * i], quarters[2 * i + 1]);
+            let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+            *out = $op(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+        }
+        let [a, b] = halves;
+        $op(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b))
+    }};
+}
+
 // SAFETY: the methods use AVX2, FMA and F16C, which the type's documentation names.
 unsafe impl<const DOT: u8> Lanes for Avx2<DOT> {
     type V = (__m256, __m256);
@@ -197,6 +253,14 @@ unsafe impl<const DOT: u8> Lanes for Avx2<DOT> {
             _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
         }
     }
+    #[inline(always)]
+    unsafe fn largest_each(v: &[Self::V; 16]) -> Self::V {
+        unsafe { each_of_avx2!(v, _mm256_max_ps) }
+    }
+    #[inline(always)]
+    unsafe fn sum_each(v: &[Self::V; 16]) -> Self::V {
+        unsafe { each_of_avx2!(v, _mm256_add_ps) }
+    }
 }
 
 // SAFETY: the methods use AVX-512 F and AVX2, which the type's documentation names.
@@ -300,5 +364,13 @@ unsafe impl Lanes for Avx512 {
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
         }
+    }
+    #[inline(always)]
+    unsafe fn largest_each(v: &[Self::V; 16]) -> Self::V {
+        unsafe { each_of_avx512!(v, _mm512_max_ps) }
+    }
+    #[inline(always)]
+    unsafe fn sum_each(v: &[Self::V; 16]) -> Self::V {
+        unsafe { each_of_avx512!(v, _mm512_add_ps) }
     }
 }
