@@ -24,6 +24,7 @@
 //! together, so prefill and decode, any split over threads and any register width agree.
 
 use crate::act::{Activations, FEW};
+use crate::generic::panel::MANY;
 use crate::par::{self, SendPtr, Team};
 use crate::table::{GemmArgs, KernelTable};
 use crate::types::{Act, GgmlType};
@@ -107,20 +108,19 @@ impl Split {
     ) -> Split {
         let bytes = weights.clone().map(|w| w.data.len()).sum();
         let bytes = chunk_bytes(bytes, n, threads);
-        // What the kernels compute together, in tiles, where that leaves a few chunks for each thread.
-        let tall = |w: &Matrix<'_>| {
-            let rows = table.get(w.ty).map_or(1, |kernels| kernels.rows);
-            if n > FEW { rows.div_ceil(ROW_TILE) } else { 1 }
+        // What the kernels compute together, in tiles, where each thread then has about as many.
+        let tall = |w: &Matrix<'_>| match table.get(w.ty) {
+            Some(kernels) if n >= MANY => kernels.rows.div_ceil(ROW_TILE),
+            _ => 1,
         };
         let chunks: usize = weights.clone().map(|w| w.rows.div_ceil(tall(w) * ROW_TILE)).sum();
-        let enough = chunks >= 3 * threads;
+        let even = chunks.next_multiple_of(threads) - chunks <= chunks / 20;
         let mut split = Split { products: [(0, 0); MAX_PRODUCTS], chunks: 0 };
         for (w, product) in weights.zip(&mut split.products) {
             let tiles = bytes / w.row_bytes.saturating_mul(ROW_TILE).max(1);
-            let tiles = tiles.min(w.rows.div_ceil(ROW_TILE));
-            let tall = tall(w);
-            let tiles = (tiles + tall / 2) / tall * tall;
-            let rows = tiles.max(if enough { tall } else { 1 }) * ROW_TILE;
+            let tiles = tiles.clamp(1, w.rows.div_ceil(ROW_TILE).max(1));
+            let tall = if even { tall(w) } else { 1 };
+            let rows = ((tiles + tall / 2) / tall).max(1) * tall * ROW_TILE;
             *product = (split.chunks, rows);
             split.chunks += w.rows.div_ceil(rows);
         }
@@ -219,4 +219,40 @@ fn chunk_bytes(total: usize, n: usize, threads: usize) -> usize {
     // Bytes of weights times columns are 16 KiB at the least: about a microsecond of work.
     let chunks = if n > FEW { 24 } else { 6 };
     (total / (chunks * threads)).max(16 * 1024 / n.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_in_one_chunk() {
+        let names = KernelTable::level_names();
+        let tables: Vec<_> = names
+            .iter()
+            .map(|name| KernelTable::for_level(name).expect("a level it has"))
+            .collect();
+        let data = vec![0; 4096 * GgmlType::Q4_0.row_bytes(64).expect("whole blocks")];
+        for table in &tables {
+            for rows in [1, 15, 16, 47, 48, 49, 576, 640, 4096] {
+                for (n, threads) in [(1, 1), (9, 2), (128, 1), (128, 2), (128, 3), (512, 16)] {
+                    let data = &data[..rows * data.len() / 4096];
+                    let w = Matrix::new(GgmlType::Q4_0, rows, 64, data).expect("a matrix");
+                    let two = [w, w];
+                    let split = Split::new(table, two.iter(), n, threads);
+                    let mut next = [0; 2];
+                    for chunk in 0..split.chunks {
+                        let (i, start) = split.find(chunk, 2);
+                        assert_eq!(start, next[i], "{rows} rows, {n} columns, {threads} threads");
+                        next[i] = start + split.products[i].1;
+                        // Threads end within 5% of each other, or within a tile.
+                        let tall = split.products[i].1;
+                        let longest = split.chunks.div_ceil(threads) * tall * threads;
+                        assert!(tall <= 16 || longest * 20 <= (2 * rows + tall * threads) * 21);
+                    }
+                    assert!(next.iter().all(|end| (rows..rows + 4096).contains(end)));
+                }
+            }
+        }
+    }
 }

@@ -73,7 +73,7 @@ pub unsafe trait Simd: Prefetch {
     /// [`store_panel`](Self::store_panel) takes from codes what stands for 0, so that nothing is to be
     /// taken from their products.
     const CENTRED: bool = false;
-    /// Columns that are multiplied at once, at the most: 4 or 8.
+    /// Columns that are multiplied at once, at the most, be they few or many: 4 or 8.
     const COLUMNS: usize;
     /// Registers of rows that a panel has where there are as many, which are multiplied with 4 columns at
     /// once; 1, with [`COLUMNS`](Self::COLUMNS) of them, where registers are too few.

@@ -50,7 +50,7 @@ pub struct GemmArgs<'a> {
 /// else accesses the elements written, and the CPU has what the kernel's level needs.
 pub type GemmFn = unsafe fn(&mut GemmArgs<'_>);
 
-/// Multiplies bytes by the instructions that one column is multiplied with, as often as it is told:
+/// Multiplies bytes as panels of many columns are multiplied, but without scales, as often as it is told:
 /// what [`crate::limits`] measures. Returns how many operations that was, a multiplication and an
 /// addition being two.
 ///

@@ -143,8 +143,9 @@ fn products_of_every_type_are_the_same_on_every_level() {
             // More than a panel holds, on every level.
             (2, 33024 / unit, 9),
             // Tiles that are multiplied together, and what is left of them; more than a panel holds of them.
-            (67, 3, 66),
-            (48, 7424 / unit, 64),
+            (67, 3, 129),
+            (48, 2, 131),
+            (48, 7424 / unit, 128),
         ] {
             for hostile in [false, true] {
                 let k = unit * units;
@@ -157,12 +158,33 @@ fn products_of_every_type_are_the_same_on_every_level() {
                 }
                 let want = product(&tables[0], &pools[0], w, &x);
                 for (i, table) in tables.iter().enumerate() {
-                    // Several threads would have few rows each.
-                    let threads = if n < 64 { i % pools.len() } else { 0 };
-                    let got = product(table, &pools[threads], w, &x);
+                    // Of so few rows each of several threads would have no whole tile of the tallest.
+                    let pool = if n < 128 { i % pools.len() } else { 0 };
+                    let got = product(table, &pools[pool], w, &x);
                     let level = table.level();
                     assert_same(&got, &want, &format!("{ty} {rows}x{k}x{n} on {level}"));
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn tall_tiles_are_the_same_on_any_number_of_threads() {
+    let mut rng = Random(0x7a11);
+    let tables = tables();
+    let one = Pool::new(1).unwrap();
+    for ty in [GgmlType::Q4_1, GgmlType::Q6_K] {
+        // Whole tiles for three threads, and a part of one.
+        let (rows, k) = (48 * 15 + 7, 256);
+        let data = weights(ty, rows, k, false, &mut rng);
+        let w = Matrix::new(ty, rows, k, &data).unwrap();
+        let x = rng.floats(130 * k);
+        let want = product(&tables[0], &one, w, &x);
+        for table in &tables {
+            for threads in [2, 3] {
+                let got = product(table, &Pool::new(threads).unwrap(), w, &x);
+                assert_same(&got, &want, &format!("{ty}, {threads} threads on {}", table.level()));
             }
         }
     }

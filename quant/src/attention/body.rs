@@ -11,8 +11,7 @@ use crate::lanes::{self, Lanes};
 /// Rows from which on a chunk is converted to f32 before it is used.
 const WIDEN_ROWS: usize = 8;
 
-/// `f` of each index, of which `f` makes an address: neither this nor `array::from_fn` is always inlined, and
-/// what is not lacks the level's instructions.
+/// `f` of each index, for addresses only: what is not inlined lacks the level's instructions.
 #[inline(always)]
 fn array<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
     let mut all = [f(0); N];
@@ -43,7 +42,7 @@ unsafe fn score_tile<L: Lanes, K: Kv, const R: usize, const G: usize>(
                 scales[j] = K::k_scale::<L>(keys[j], b);
             }
             for d in 32 * b..k_dim.min(32 * b + 32) {
-                let mut k = scales;
+                let mut k = [L::splat(0.0); G];
                 for j in 0..G {
                     k[j] = K::k::<L>(keys[j], d, scales[j]);
                 }
@@ -226,6 +225,8 @@ unsafe fn widen_values<L: Lanes, V: Kv>(
 
 /// Rows whose scores are turned into weights together.
 const SOFT_ROWS: usize = 16;
+/// Rows that are summed one by one: as many as take no longer so than sixteen together.
+const FEW_ROWS: usize = 4;
 
 /// Turns the scores of up to [`SOFT_ROWS`] rows from `row` on into weights: `exp(s - max)`, 0 outside the
 /// row's positions.
@@ -253,7 +254,17 @@ unsafe fn soften<L: Lanes>(a: &mut ChunkArgs<'_>, row: usize, local: &[(usize, u
                 tops[i] = L::max(L::load(p.add(j)), tops[i]);
             }
         }
-        let top = L::to_array(L::largest_each(&tops));
+        let few = local.len() < FEW_ROWS;
+        let mut top = [f32::NEG_INFINITY; SOFT_ROWS];
+        if few {
+            for (top, lanes) in top.iter_mut().zip(&tops[..local.len()]) {
+                for x in L::to_array(*lanes) {
+                    *top = if x > *top { x } else { *top };
+                }
+            }
+        } else {
+            top = L::to_array(L::largest_each(&tops));
+        }
         let mut sums = [L::splat(0.0); SOFT_ROWS];
         for (i, (lo, hi)) in local.iter().enumerate() {
             if lo == hi {
@@ -268,7 +279,14 @@ unsafe fn soften<L: Lanes>(a: &mut ChunkArgs<'_>, row: usize, local: &[(usize, u
             }
         }
         // Of rows without positions -infinity and 0.
-        let sum = L::to_array(L::sum_each(&sums));
+        let mut sum = [0.0; SOFT_ROWS];
+        if few {
+            for (sum, lanes) in sum.iter_mut().zip(&sums[..local.len()]) {
+                *sum = L::sum(*lanes);
+            }
+        } else {
+            sum = L::to_array(L::sum_each(&sums));
+        }
         a.m[row..row + local.len()].copy_from_slice(&top[..local.len()]);
         a.l[row..row + local.len()].copy_from_slice(&sum[..local.len()]);
     }

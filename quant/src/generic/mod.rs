@@ -105,7 +105,7 @@ pub unsafe fn gemm<S: Simd, T: source::Source>(
         row += unsafe {
             if args.layout.group > 1 {
                 let left = args.rows.end - row;
-                let tall = args.n >= panel::TALL_FROM && left >= panel::tall_rows::<S, T>();
+                let tall = args.n >= panel::MANY && left >= panel::tall_rows::<S, T>();
                 many[usize::from(tall)](args, row)
             } else {
                 let tile = Tile::new::<S>(args, row);
@@ -183,15 +183,20 @@ impl Tile {
 /// As there.
 #[inline(always)]
 pub unsafe fn peak<S: Simd>(turns: u64) -> u64 {
+    const { assert!(matches!((S::TALL, S::COLUMNS), (1, 4 | 8) | (3, 8)), "others are not measured") };
     // SAFETY: the caller's promise.
     unsafe {
         match const { (S::TALL, S::COLUMNS) } {
-            (3.., _) => peak_of::<S, 3, 4>(turns),
-            (_, 8..) => peak_of::<S, 1, 8>(turns),
-            _ => peak_of::<S, 1, 4>(turns),
+            (1, 8) => peak_of::<S, 1, 8>(turns),
+            (1, 4) => peak_of::<S, 1, 4>(turns),
+            _ => peak_of::<S, 3, 4>(turns),
         }
     }
 }
+
+/// Memory as panels and activations have it.
+#[repr(align(64))]
+struct Aligned<T>(T);
 
 /// [`peak`] of `R` registers of rows and `C` columns.
 ///
@@ -202,29 +207,18 @@ unsafe fn peak_of<S: Simd, const R: usize, const C: usize>(turns: u64) -> u64 {
     const { assert!(R <= 3 && C <= 8) };
     // A register's codes.
     let apart = 32 * S::ROWS;
-    let w = [1u8; 3 * 32 * MAX_ROWS];
-    let a = [1u8; 32 * 8];
-    // SAFETY: the arrays hold `R` registers' codes and `C` columns; the rest is the caller's promise.
-    unsafe {
-        let mut acc = [[S::splat_i(0); C]; R];
-        for _ in 0..turns {
-            // Other places each time, so that nothing can be computed once for all.
-            let (w, a) = std::hint::black_box((w.as_ptr(), a.as_ptr()));
-            let sums = S::tiles::<R, C, WORDS>(w, apart, a, false, 15);
-            for r in 0..R {
-                for c in 0..C {
-                    acc[r][c] = S::add_i(acc[r][c], sums[r][c]);
-                }
-            }
-        }
-        let mut sums = [0i32; MAX_ROWS];
-        for acc in acc.into_iter().flatten() {
-            S::store_i(sums.as_mut_ptr(), acc);
-            std::hint::black_box(sums);
-        }
-        // Each word is 4 multiplications and 4 additions in each row.
-        turns * (R * C * WORDS * S::ROWS * 8) as u64
+    let w = Aligned([1u8; 3 * 32 * MAX_ROWS]);
+    let a = Aligned([1u8; 32 * 8]);
+    for _ in 0..turns {
+        // Other places each time, so that nothing can be computed once for all; and the sums are wanted, by
+        // nothing that takes a multiplier's time.
+        let (w, a) = std::hint::black_box((w.0.as_ptr(), a.0.as_ptr()));
+        // SAFETY: the arrays hold `R` registers' codes and `C` columns; the rest is the caller's promise.
+        let sums = unsafe { S::tiles::<R, C, WORDS>(w, apart, a, false, 15) };
+        std::hint::black_box(&sums);
     }
+    // Each word is 4 multiplications and 4 additions in each row.
+    turns * (R * C * WORDS * S::ROWS * 8) as u64
 }
 
 /// Calls `$do!` for each 32 weights of a unit of `$source`, with literals, since codes are unpacked by

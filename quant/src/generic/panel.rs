@@ -4,9 +4,12 @@
 //! [`store_panel`](Simd::store_panel) writes them, then the scales as i32 and the minimums as f32, each
 //! `[sub-block][rows]` (units of 256 only), and `d` and `dmin` as f32 `[rows]`. It is as long
 //! as the thread's scratch memory allows; the accumulators rest in the result in between, which
-//! loses nothing. Where there are registers for it ([`Simd::TALL`]) and many columns, several registers'
-//! rows are multiplied together, so that each broadcast of activations serves all of them. While a panel is multiplied the weights of the next tile are asked for, unless there are
-//! so many columns that nobody would notice.
+//! loses nothing.
+//!
+//! With [`MANY`] columns and registers for it ([`Simd::TALL`]), the rows of several registers are multiplied
+//! together, so that each broadcast of activations serves all of them: a CPU that begins two vector products
+//! a cycle, but also just two loads, waits for broadcasts else. With fewer columns, the weights of the next
+//! tile are asked for while a panel is multiplied.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "each block is its caller's promise")]
 
@@ -20,7 +23,8 @@ use crate::simd::{Rows, Simd};
 use crate::table::GemmArgs;
 
 /// Bytes of a panel, which with the activations of some columns is to stay in the second-level cache:
-/// it is read once for several columns.
+/// it is read once for several columns. Three registers' rows of 2048 weights of any type fit; shorter panels
+/// that fit the first-level cache were no faster.
 const PANEL: usize = 144 * 1024;
 const _: () = assert!(STAGE + PANEL <= SCRATCH_BYTES);
 
@@ -57,27 +61,19 @@ struct NextTile {
 }
 
 impl NextTile {
-    /// Columns from which on multiplying takes longer in any case.
-    const MANY: usize = 128;
-
-    /// What comes from `row` on, after `R` tiles of `units`: a portion for each `strip` of them and as many
+    /// What comes from `row` on, after a tile of `units`: a portion for each `strip` of them and as many
     /// columns as are multiplied at once.
-    fn new<S: Simd, const R: usize>(
-        args: &GemmArgs<'_>,
-        row: usize,
-        units: usize,
-        strip: usize,
-    ) -> NextTile {
+    fn new<S: Simd>(args: &GemmArgs<'_>, row: usize, units: usize, strip: usize) -> NextTile {
         let (at, rows) = match args.rows.end - row {
             0 if args.next.is_null() => (args.next, 0),
-            0 => (args.next, R * S::ROWS),
-            left => (args.w.wrapping_add(row * args.row_bytes), left.min(R * S::ROWS)),
+            0 => (args.next, S::ROWS),
+            left => (args.w.wrapping_add(row * args.row_bytes), left.min(S::ROWS)),
         };
-        if args.n >= Self::MANY {
+        if args.n >= MANY {
             return NextTile { at, left: 0, portion: 0, strip: units };
         }
         let left = args.row_bytes.saturating_mul(rows);
-        let times = units.div_ceil(strip) * args.n.div_ceil(columns::<S, R>());
+        let times = units.div_ceil(strip) * args.n.div_ceil(S::COLUMNS);
         NextTile { at, left, portion: left.div_ceil(times).next_multiple_of(LINE), strip }
     }
 
@@ -94,10 +90,10 @@ impl NextTile {
     }
 }
 
-/// Columns from which on several tiles are multiplied together: what they are unpacked to does not fit the
-/// first-level cache, which fewer columns do not make up for (`siskin bench --shape llama-1b -n 0 -p 16`
-/// took 1.12 times as long).
-pub const TALL_FROM: usize = 64;
+/// Columns from which on multiplying a tile takes longer than reading the next, and several tiles are
+/// multiplied together. (What those are unpacked to does not fit the first-level cache, for which fewer
+/// columns do not make up: `siskin bench --shape llama-1b -n 0 -p 16` took 1.12 times as long so.)
+pub const MANY: usize = 128;
 
 /// Tiles that are multiplied together where there are as many. What has two sums for each 32 weights needs
 /// twice the registers.
@@ -137,7 +133,7 @@ pub unsafe fn rows<S: Simd, T: Source, const R: usize>(
         let panel = stage.add(STAGE);
         let units = args.layout.k / T::UNIT * T::SPLIT;
         let most = PANEL / (R * l.bytes);
-        let mut next = NextTile::new::<S, R>(args, row + rows, units, 256 / T::UNIT);
+        let mut next = NextTile::new::<S>(args, row + rows, units, 256 / T::UNIT);
         let mut u0 = 0;
         while u0 < units {
             let count = most.min(units - u0);
