@@ -58,7 +58,7 @@ def siskin_kernels(binary):
     for level in LEVELS:
         for type, (unit, _) in TYPES.items():
             block = type.replace("_K", "K").replace("_XS", "XS")
-            for columns, name in (1, rf"few::<.*::Block{block}>, 1>$"), (8, rf"gemm::<.*::Block{block}>>$"):
+            for columns, name in (1, rf"few::<.*::Block{block}>, 1>$"), (8, rf"many::<.*::Block{block}>, 1>$"):
                 n = 4 * (max(unit, 64) if columns == 1 else columns * unit)
                 name = f"gemm_{level}::{name}"
                 yield Kernel("siskin", level, columns, type, binary, name, n, (8, 8))
