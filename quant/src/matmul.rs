@@ -245,14 +245,25 @@ mod tests {
                         let (i, start) = split.find(chunk, 2);
                         assert_eq!(start, next[i], "{rows} rows, {n} columns, {threads} threads");
                         next[i] = start + split.products[i].1;
-                        // Threads end within 5% of each other, or within a tile.
-                        let tall = split.products[i].1;
-                        let longest = split.chunks.div_ceil(threads) * tall * threads;
-                        assert!(tall <= 16 || longest * 20 <= (2 * rows + tall * threads) * 21);
                     }
                     assert!(next.iter().all(|end| (rows..rows + 4096).contains(end)));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn tall_tiles_are_where_threads_have_as_many() {
+        let table = KernelTable::detect().expect("kernels");
+        let tall = table.get(GgmlType::Q4_0).expect("kernels").rows.max(ROW_TILE);
+        let data = vec![0; 640 * GgmlType::Q4_0.row_bytes(64).expect("whole blocks")];
+        for (rows, n, threads, want) in
+            [(576, 128, 2, tall), (576, 127, 2, ROW_TILE), (640, 128, 4, ROW_TILE)]
+        {
+            let data = &data[..rows * data.len() / 640];
+            let w = Matrix::new(GgmlType::Q4_0, rows, 64, data).expect("a matrix");
+            let split = Split::new(&table, [w].iter(), n, threads);
+            assert_eq!(split.products[0].1, want, "{rows} rows, {n} columns, {threads} threads");
         }
     }
 }

@@ -58,9 +58,9 @@ def siskin_kernels(binary):
     for level in LEVELS:
         for type, (unit, _) in TYPES.items():
             block = type.replace("_K", "K").replace("_XS", "XS")
-            for columns, name in (1, rf"few::<.*::Block{block}>, 1>$"), (8, rf"many::<.*::Block{block}>, 1>$"):
+            for columns, name in (1, "few"), (8, "many"):
                 n = 4 * (max(unit, 64) if columns == 1 else columns * unit)
-                name = f"gemm_{level}::{name}"
+                name = rf"gemm_{level}::{name}::<.*::Block{block}>, 1>$"
                 yield Kernel("siskin", level, columns, type, binary, name, n, (8, 8))
 
 
