@@ -17,6 +17,7 @@ import time
 
 from bench import RECORD, ROOT, machine
 
+
 def arguments():
     a = argparse.ArgumentParser(description="Records what criterion benchmarks find.")
     a.add_argument("bench", nargs="+", help="matmul, attention, model, load, tokenizer or sampler")
