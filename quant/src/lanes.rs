@@ -13,9 +13,15 @@ pub const LINE: usize = 64;
 
 /// How an instruction set asks for memory.
 pub trait Prefetch: Copy + Debug + Send + Sync + 'static {
-    /// Asks for the cache line at `p`, into the second-level cache: the first level can wait for too
-    /// few lines at a time to reach the speed of memory. Any address will do.
+    /// Asks for the cache line at `p`, into the second-level cache. Any address will do.
     fn prefetch(p: *const u8);
+
+    /// Asks for the cache line at `p`, into the cache that is best for what is used once, a tile of rows
+    /// later. Any address will do.
+    #[inline(always)]
+    fn prefetch_once(p: *const u8) {
+        Self::prefetch(p);
+    }
 
     /// Lines that are asked for once are asked for again a little later. A CPU that computes faster than
     /// its memory reads drops requests; what was dropped would be waited for when it is used.

@@ -73,9 +73,9 @@ impl Group {
         let lines = bytes.div_ceil(LINE);
         for line in step * lines / steps..(step + 1) * lines / steps {
             // A prefetch faults on no address: those past the end of the weights need not be valid.
-            S::prefetch(first.wrapping_add(LINE * line));
+            S::prefetch_once(first.wrapping_add(LINE * line));
             if S::AGAIN {
-                S::prefetch(self.again.wrapping_add(LINE * line));
+                S::prefetch_once(self.again.wrapping_add(LINE * line));
             }
         }
     }

@@ -25,26 +25,32 @@ pub const EVEX: u8 = 2;
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512;
 
-#[inline(always)]
-fn prefetch(p: *const u8) {
-    // SAFETY: SSE is a part of every x86-64, and a prefetch faults on no address.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+/// The methods of [`Prefetch`] but for what levels choose.
+macro_rules! prefetch {
+    () => {
+        #[inline(always)]
+        fn prefetch(p: *const u8) {
+            // SAFETY: SSE is a part of every x86-64, and a prefetch faults on no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        // Into all caches. On a Zen 5, models decode 1.03 to 1.08 times as fast as with the second-level
+        // cache; past the caches (`NTA`) is as fast, but what fits the last of them is then not kept.
+        #[inline(always)]
+        fn prefetch_once(p: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+    };
 }
 
 impl<const DOT: u8> Prefetch for Avx2<DOT> {
-    #[inline(always)]
-    fn prefetch(p: *const u8) {
-        prefetch(p);
-    }
+    prefetch!();
 }
 
 impl Prefetch for Avx512 {
     const AGAIN: bool = true;
 
-    #[inline(always)]
-    fn prefetch(p: *const u8) {
-        prefetch(p);
-    }
+    prefetch!();
     #[inline(always)]
     #[allow(clippy::pointers_in_nomem_asm_block, reason = "a comment reads nothing")]
     fn here(mut p: *const u8) -> *const u8 {
