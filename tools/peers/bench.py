@@ -20,6 +20,7 @@ memory is shared reads half as fast from one minute to the next.
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import pathlib
@@ -45,7 +46,8 @@ def arguments():
                         "for example llama-1b:q4_k_m; repeatable")
     a.add_argument("-p", "--n-prompt", type=int, default=512, help="tokens of the prompt")
     a.add_argument("-n", "--n-gen", type=int, default=128, help="tokens to generate")
-    a.add_argument("-t", "--threads", type=int, default=2)
+    a.add_argument("-t", "--threads", type=int, action="append",
+                   help="threads; repeatable, to show how both scale (default: 2)")
     a.add_argument("-d", "--depth", type=int, action="append",
                    help="tokens in the context before; repeatable (default: 0)")
     a.add_argument("-r", "--rounds", type=int, default=5)
@@ -65,6 +67,7 @@ def arguments():
     a.add_argument("--worker", choices=("bench", "version"), help=argparse.SUPPRESS)
     args = a.parse_args()
     args.depth = args.depth or [0]
+    args.threads = args.threads or [2]
     if not args.worker and not args.model and not args.shape:
         a.error("nothing to measure: give -m or --shape")
     return args
@@ -82,7 +85,7 @@ def worker(args):
     random.seed(1)
     depth = args.depth[0]
     n_ctx = depth + max(args.n_prompt, args.n_gen, 1)
-    with llamacpp.Peer(args.model[0], n_ctx=n_ctx, n_batch=512, threads=args.threads,
+    with llamacpp.Peer(args.model[0], n_ctx=n_ctx, n_batch=512, threads=args.threads[0],
                        kv="f16", flash=args.flash) as peer:
         def tokens(n, at):
             out = [random.randrange(peer.n_vocab) for _ in range(n)]
@@ -122,20 +125,20 @@ def worker(args):
     print(json.dumps(rows))
 
 
-def llama_cpp(args, model, depth):
+def llama_cpp(args, model, depth, threads):
     command = [args.peer, str(HERE / "bench.py"), "--worker", "bench", "-m", model,
                "--flash", args.flash, "--reps", str(args.reps)]
-    return measured(command + common(args, depth))
+    return measured(command + common(args, depth, threads))
 
 
-def siskin(args, model, depth):
+def siskin(args, model, depth, threads):
     command = [args.siskin, "bench", "-m", model, "-r", str(args.reps), "--json", "--limits"]
     level = ["--cpu", args.cpu] if args.cpu else []
-    return measured(command + level + common(args, depth))
+    return measured(command + level + common(args, depth, threads))
 
 
-def common(args, depth):
-    return ["-p", str(args.n_prompt), "-n", str(args.n_gen), "-t", str(args.threads),
+def common(args, depth, threads):
+    return ["-p", str(args.n_prompt), "-n", str(args.n_gen), "-t", str(threads),
             "--depth", str(depth)]
 
 
@@ -156,14 +159,14 @@ def measured(command):
 # Rounds and what they say.
 
 
-def rounds(args, model, depth, engines):
+def rounds(args, model, depth, threads, engines):
     """samples[engine][test] = one list of tokens/s per round; the settings of the first; and
     limits[test] = what each round found of the machine's limits, and Siskin's share of them."""
     samples = {e: {t: [] for t in TESTS} for e in engines}
     first_rows, limits = {}, {t: [] for t in TESTS}
     for i in range(args.rounds):
         for engine in list(engines)[::1 if i % 2 == 0 else -1]:
-            row = engines[engine](args, model, depth)
+            row = engines[engine](args, model, depth, threads)
             first_rows.setdefault(engine, row)
             for test in TESTS:
                 if row[test]:
@@ -197,33 +200,57 @@ def summary(samples, limits):
 
 
 def table(args, results):
-    """A markdown table; each cell is the median, the ratios' range in brackets."""
+    """A markdown table; each cell is the median, the ratios' range in brackets. With several numbers
+    of threads, the speed in multiples of that with the first of them, and so much of what as many
+    threads more would be at best."""
     n = {"prefill": args.n_prompt, "decode": args.n_gen}
-    lines = [
-        f"{args.threads} threads, medians of {args.rounds} rounds in turn, tokens/s.", "",
-        "| model | depth | test | siskin | of the limit | llama.cpp | "
-        "ratio (lowest to highest round) |",
-        "|---|---:|---|---:|---:|---:|---:|",
-    ]
+    scaling = len(args.threads) > 1
+    columns = ["model", "depth", "test", "siskin", "of the limit", "llama.cpp",
+               "ratio (lowest to highest round)"]
+    if scaling:
+        columns[2:2] = ["threads"]
+        columns[5:5] = ["speed-up", "efficiency"]
+    text = {"model", "test"}
+    lines = [f"{threads_of(args)}, medians of {args.rounds} rounds in turn, tokens/s.", "",
+             "| " + " | ".join(columns) + " |",
+             "|" + "|".join("---" if c in text else "---:" for c in columns) + "|"]
+    first = {}
     for result in results:
         for test, r in result["summary"].items():
-            cells = [f"{r[e]['median']:.1f}" if e in r else "" for e in ("siskin", "llama.cpp")]
-            cells.insert(1, f"{100 * r['share']['median']:.0f}%" if "share" in r else "")
             ratio = r.get("ratio")
-            cells.append(f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
-                         if ratio else "")
-            lines.append(f"| {result['model']} | {result['depth']} | {test} {n[test]} | "
-                         + " | ".join(cells) + " |")
+            cell = {"model": result["model"], "depth": str(result["depth"]),
+                    "test": f"{test} {n[test]}", "threads": str(result["threads"]),
+                    "of the limit": f"{100 * r['share']['median']:.0f}%" if "share" in r else "",
+                    "ratio (lowest to highest round)":
+                        f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+                        if ratio else ""}
+            for engine in ("siskin", "llama.cpp"):
+                cell[engine] = f"{r[engine]['median']:.1f}" if engine in r else ""
+            if scaling and "siskin" in r:
+                speed = r["siskin"]["median"]
+                fewest, at_first = first.setdefault((result["model"], result["depth"], test),
+                                                    (result["threads"], speed))
+                up = speed / at_first
+                cell["speed-up"] = f"{up:.2f}"
+                cell["efficiency"] = f"{100 * up * fewest / result['threads']:.0f}%"
+            lines.append("| " + " | ".join(cell.get(c, "") for c in columns) + " |")
     return "\n".join(lines)
 
 
+def threads_of(args):
+    """The numbers of threads, in words."""
+    return ", ".join(map(str, args.threads)) + (" threads" if args.threads != [1] else " thread")
+
+
 def limits_of(results):
-    """What all rounds found."""
-    found = [x for r in results for test in r["limits"].values() for x in test]
+    """What all rounds found, by the number of threads."""
     out = {}
-    for name, field in LIMITS.items():
-        if values := [x[field] for x in found if x[field]]:
-            out[name] = range_of(values)
+    for threads in dict.fromkeys(r["threads"] for r in results):
+        found = [x for r in results if r["threads"] == threads
+                 for test in r["limits"].values() for x in test]
+        for name, field in LIMITS.items():
+            if values := [x[field] for x in found if x[field]]:
+                out.setdefault(threads, {})[name] = range_of(values)
     return out
 
 
@@ -239,10 +266,9 @@ def described(whole):
     lines = [f"{m['date']}: {m['cpu']}, {m['cores']} cores ({' '.join(m['features'])}), "
              f"{m['memory_gib']} GiB of memory, {m['system']}; load average before: "
              f"{m['load_average'][0]}."]
-    limit = whole["limits"]
-    if "read" in limit:
-        text = "`siskin bench --limits`, in each round: reads " + between(limit["read"], 1e9, 1)
-        text += " GB/s"
+    for threads, limit in whole["limits"].items():
+        text = f"`siskin bench --limits` with {threads} thread{'s' * (threads > 1)}, in each round: "
+        text += f"reads {between(limit['read'], 1e9, 1)} GB/s"
         if "int8" in limit:
             text += f", {between(limit['int8'], 1e12, 2)} Tops/s on bytes"
         lines.append(text + ".")
@@ -304,11 +330,11 @@ def file_of(args, spec):
 
 
 def model_results(args, engines, name, path):
-    for depth in args.depth:
-        print(f"{name}, depth {depth}", file=sys.stderr, flush=True)
-        samples, settings, limits = rounds(args, path, depth, engines)
-        yield {"model": name, "bytes": os.path.getsize(path), "depth": depth, "limits": limits,
-               "summary": summary(samples, limits), "samples_ts": samples,
+    for depth, threads in itertools.product(args.depth, args.threads):
+        print(f"{name}, depth {depth}, threads {threads}", file=sys.stderr, flush=True)
+        samples, settings, limits = rounds(args, path, depth, threads, engines)
+        yield {"model": name, "bytes": os.path.getsize(path), "depth": depth, "threads": threads,
+               "limits": limits, "summary": summary(samples, limits), "samples_ts": samples,
                "first_round": without_paths(settings)}
 
 
