@@ -104,6 +104,7 @@ pub fn activations(
     n: usize,
 ) -> Activations {
     let mut acts = Activations::with_capacity(ty.info().act, k, n).expect("memory");
+    acts.set_sums(table.get(ty).expect("kernels").sums);
     acts.quantize(team, table, k, &Random::new().floats(n * k));
     acts
 }

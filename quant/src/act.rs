@@ -6,8 +6,9 @@
 //! the error of the products, and the kernels pay one conversion and one multiply-add for each 32
 //! steps. A row is one run of bytes with sections that are each padded to 64 bytes: `q` (int8),
 //! `d` (f32 per 32), the sums of each 16 and of each 32 codes (i32), and the same sums times `d`
-//! (f32). The sums serve zero points and minimums. Weights that are floats take the row as f32,
-//! in the first section.
+//! (f32). The sums serve zero points and minimums; only those are made that the weights need
+//! ([`Sums`]), which leaves more room in the caches. Weights that are floats take the row as f32, in
+//! the first section.
 //!
 //! More than [`FEW`] rows lie in groups of [`GROUP`], interleaved: the first 32 codes of each row of
 //! the group, then the next 32 of each; and so for each scale and sum. A panel kernel then reads what
@@ -29,13 +30,52 @@ pub const GROUP: usize = 8;
 pub const FEW: usize = 8;
 const _: () = assert!(FEW <= GROUP, "kernels of few rows may read a group's");
 
-/// Where the sections of a row, or of a group of rows, are.
+/// A choice of the sections with sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sums(u8);
+
+impl Sums {
+    /// None of them.
+    pub const NONE: Sums = Sums(0);
+    /// Of 16 codes.
+    pub const SUM16: Sums = Sums(1);
+    /// Of 32 codes.
+    pub const SUM32: Sums = Sums(2);
+    /// Of 16 values.
+    pub const TOTAL16: Sums = Sums(4);
+    /// Of 32 values.
+    pub const TOTAL32: Sums = Sums(8);
+    /// All of them.
+    pub const ALL: Sums = Sums(15);
+
+    /// What kernels of weights with sub-blocks of `sub` need: sums of codes if codes stand for more or less
+    /// than they are, of values if the format has minimums.
+    pub const fn of(sub: usize, zero: bool, minimums: bool) -> Sums {
+        let (sum, total) =
+            if sub == 16 { (Self::SUM16, Self::TOTAL16) } else { (Self::SUM32, Self::TOTAL32) };
+        Sums(if zero { sum.0 } else { 0 }).and(Sums(if minimums { total.0 } else { 0 }))
+    }
+
+    /// These and `others`.
+    pub const fn and(self, others: Sums) -> Sums {
+        Sums(self.0 | others.0)
+    }
+
+    /// `others` are all among these.
+    pub const fn have(self, others: Sums) -> bool {
+        self.0 & others.0 == others.0
+    }
+}
+
+/// Where the sections of a row, or of a group of rows, are. Those that are left out take no bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActLayout {
     /// Values in a row.
     pub k: usize,
     /// How they are stored.
     pub act: Act,
+    /// The sections with sums that there are.
+    pub sums: Sums,
     /// Offset of the scales.
     pub d: usize,
     /// Offset of the sums of 16 codes.
@@ -71,22 +111,22 @@ fn pad(bytes: usize) -> usize {
 }
 
 impl ActLayout {
-    /// The layout of `n` rows of `k` values, which must be whole blocks of `act`.
-    pub fn new(act: Act, k: usize, n: usize) -> ActLayout {
+    /// The layout of `n` rows of `k` values, which must be whole blocks of `act`, with `sums`.
+    pub fn new(act: Act, sums: Sums, k: usize, n: usize) -> ActLayout {
         if act != Act::Q8 {
             let stride = pad(4 * k);
             let [d, sum16, sum32, total16, total32] = [stride; 5];
-            return ActLayout { k, act, d, sum16, sum32, total16, total32, stride, group: 1 };
+            return ActLayout { k, act, sums, d, sum16, sum32, total16, total32, stride, group: 1 };
         }
         let group = if n > FEW { GROUP } else { 1 };
         let (by16, by32) = (group * pad(4 * (k / 16)), group * pad(4 * (k / 32)));
         let d = group * pad(k);
         let sum16 = d + by32;
-        let sum32 = sum16 + by16;
-        let total16 = sum32 + by32;
-        let total32 = total16 + by16;
-        let stride = total32 + by32;
-        ActLayout { k, act, d, sum16, sum32, total16, total32, stride, group }
+        let sum32 = sum16 + if sums.have(Sums::SUM16) { by16 } else { 0 };
+        let total16 = sum32 + if sums.have(Sums::SUM32) { by32 } else { 0 };
+        let total32 = total16 + if sums.have(Sums::TOTAL16) { by16 } else { 0 };
+        let stride = total32 + if sums.have(Sums::TOTAL32) { by32 } else { 0 };
+        ActLayout { k, act, sums, d, sum16, sum32, total16, total32, stride, group }
     }
 
     /// Rows that there is memory for where there are `n`: what kernels compute of few columns reaches as far
@@ -109,6 +149,7 @@ impl ActLayout {
 /// Rows of activations, in a buffer that is allocated once.
 pub struct Activations {
     layout: ActLayout,
+    sums: Sums,
     n: usize,
     buf: Buffer,
 }
@@ -120,12 +161,18 @@ impl Activations {
     /// [`OutOfMemory`]
     pub fn with_capacity(act: Act, k: usize, n: usize) -> Result<Activations, OutOfMemory> {
         let buf = Buffer::zeroed(Self::bytes_for(act, k, n))?;
-        Ok(Activations { layout: ActLayout::new(act, 0, 0), n: 0, buf })
+        Ok(Activations { layout: ActLayout::new(act, Sums::ALL, 0, 0), sums: Sums::ALL, n: 0, buf })
     }
 
     /// Bytes that [`with_capacity`](Self::with_capacity) allocates.
     pub fn bytes_for(act: Act, k: usize, n: usize) -> usize {
-        ActLayout::new(act, k.next_multiple_of(256), n).bytes(n)
+        ActLayout::new(act, Sums::ALL, k.next_multiple_of(256), n).bytes(n)
+    }
+
+    /// Makes these sums from now on; at first, all. Those of
+    /// [`Kernels::sums`](crate::table::Kernels::sums) are what a type of weights needs.
+    pub fn set_sums(&mut self, sums: Sums) {
+        self.sums = sums;
     }
 
     /// The layout of the rows held.
@@ -188,7 +235,7 @@ impl Activations {
     ) {
         let act = self.layout.act;
         assert!(act != Act::Q8 || k.is_multiple_of(32));
-        let layout = ActLayout::new(act, k, n);
+        let layout = ActLayout::new(act, self.sums, k, n);
         self.layout = layout;
         self.n = n;
         let stride = layout.stride;

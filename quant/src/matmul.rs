@@ -154,7 +154,7 @@ impl Split {
 /// each thread begins to fetch when it comes to the end of its own part.
 ///
 /// # Panics
-/// If the sizes or the activation types of a product do not fit each other, or if there are more than
+/// If the sizes or the activations of a product do not fit its weights, or if there are more than
 /// [`MAX_PRODUCTS`].
 pub fn matmul(
     team: &mut Team<'_>,
@@ -169,6 +169,7 @@ pub fn matmul(
         assert_eq!(p.out.len(), p.x.n() * p.w.rows, "the result fits");
         let kernels = table.get(p.w.ty).expect("a type with weights has kernels");
         assert_eq!(kernels.act, p.x.layout().act, "activations are quantized for the weights");
+        assert!(p.x.layout().sums.have(kernels.sums), "activations have the sums that are read");
     }
     let outs: [SendPtr<f32>; MAX_PRODUCTS] = std::array::from_fn(|i| match products.get_mut(i) {
         Some(p) => SendPtr(p.out.as_mut_ptr()),

@@ -6,7 +6,7 @@
 //! IEEE operations in the same order. [`Ops`] holds a level's functions; its methods are the safe
 //! entries, which check sizes.
 
-use crate::act::ActLayout;
+use crate::act::{ActLayout, Sums};
 use crate::attention::{ChunkArgs, KvView, MergeArgs};
 use crate::lanes::Portable;
 use crate::table::GemmArgs;
@@ -206,27 +206,41 @@ pub(crate) mod body {
                         codes[i] = L::sub(y, round);
                     }
                 }
-                // Sums of codes are exact in any order. Totals are never -0, whose sign some kernels would
-                // lose.
-                let mut sums = [L::sum_each(&codes[0]), L::sum_each(&codes[1]), zero];
-                sums[2] = L::add(sums[0], sums[1]);
-                let (mut int, mut total) = ([[0.0; 16]; 3], [[0.0; 16]; 3]);
-                for i in 0..3 {
-                    int[i] = L::to_array(sums[i]);
-                    total[i] = L::to_array(L::add(L::mul(d, sums[i]), zero));
+                for (i, d) in L::to_array(d).iter().enumerate().take(blocks) {
+                    put(layout.d, 16 * b + i, d.to_ne_bytes());
                 }
-                let d = L::to_array(d);
-                for i in 0..blocks {
-                    let b = 16 * b + i;
-                    // They are within 32 times 127.
-                    let int = |of: usize| int[of][i].to_int_unchecked::<i32>().to_ne_bytes();
-                    for j in 0..2 {
-                        put(layout.sum16, 2 * b + j, int(j));
-                        put(layout.total16, 2 * b + j, total[j][i].to_ne_bytes());
+                // Sums of codes are exact in any order, and whole numbers within 32 times 127. Totals are
+                // never -0, whose sign some kernels would lose.
+                let (by16, by32) = ((Sums::SUM16, Sums::TOTAL16), (Sums::SUM32, Sums::TOTAL32));
+                for (j, (sum, total)) in [by16, by16, by32].into_iter().enumerate() {
+                    let (sum, total) = (layout.sums.have(sum), layout.sums.have(total));
+                    if !sum && !total {
+                        continue;
                     }
-                    put(layout.d, b, d[i].to_ne_bytes());
-                    put(layout.sum32, b, int(2));
-                    put(layout.total32, b, total[2][i].to_ne_bytes());
+                    if j == 2 {
+                        for i in 0..blocks {
+                            codes[0][i] = L::add(codes[0][i], codes[1][i]);
+                        }
+                    }
+                    let sums = L::sum_each(&codes[j % 2]);
+                    let (sum_at, total_at, per) = if j == 2 {
+                        (layout.sum32, layout.total32, 1)
+                    } else {
+                        (layout.sum16, layout.total16, 2)
+                    };
+                    let first = per * 16 * b + j % 2;
+                    if sum {
+                        for (i, x) in L::to_array(sums).iter().enumerate().take(blocks) {
+                            let x = x.to_int_unchecked::<i32>();
+                            put(sum_at, first + per * i, x.to_ne_bytes());
+                        }
+                    }
+                    if total {
+                        let totals = L::to_array(L::add(L::mul(d, sums), zero));
+                        for (i, x) in totals.iter().enumerate().take(blocks) {
+                            put(total_at, first + per * i, x.to_ne_bytes());
+                        }
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! in order. Every entry computes the same bits (see [`crate::matmul`]); a level only makes it
 //! faster.
 
-use crate::act::ActLayout;
+use crate::act::{ActLayout, Sums};
 use crate::features::CpuFeatures;
 use crate::formats::{self, RowError};
 use crate::generic;
@@ -67,6 +67,8 @@ pub struct Kernels {
     pub gemm: GemmFn,
     /// Rows that it likes to compute together where there are many columns.
     pub rows: usize,
+    /// The sums of the activations that it reads.
+    pub sums: Sums,
 }
 
 /// An instruction set level.
@@ -261,7 +263,7 @@ impl KernelTable {
             (GgmlType::F16, ops.gemm_f16),
             (GgmlType::BF16, ops.gemm_bf16),
         ] {
-            self.set(ty, Kernels { act: Act::F32, gemm, rows: 1 });
+            self.set(ty, Kernels { act: Act::F32, gemm, rows: 1, sums: Sums::NONE });
         }
     }
 

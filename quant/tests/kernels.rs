@@ -2,7 +2,7 @@
 
 mod support;
 
-use siskin_quant::act::Activations;
+use siskin_quant::act::{Activations, Sums};
 use siskin_quant::attention::{Attend, KvLayer, KvShape, KvType, partial_len};
 use siskin_quant::matmul::{Matrix, Product, matmul};
 use siskin_quant::ops::{Activation, RopeStyle};
@@ -63,6 +63,8 @@ fn product_in(
     let results = x.len() / w.cols() * w.rows();
     // Nothing is written behind the last column.
     let mut out = vec![f32::NAN; results + 8 * w.rows()];
+    // As a model does. What a kernel reads of others would be what lies there instead.
+    acts.set_sums(table.get(w.ty()).unwrap().sums);
     pool.scope(|team| {
         acts.quantize(team, table, w.cols(), x);
         let out = &mut out[..results];
@@ -117,6 +119,20 @@ fn no_tiny_numbers_lie_behind_the_last_row() {
             }
         }
     }
+}
+
+#[test]
+#[should_panic(expected = "activations have the sums that are read")]
+fn sums_that_are_missing_are_not_read() {
+    let table = &tables()[0];
+    let data = weights(GgmlType::Q4_1, 16, 32, false, &mut Random(7));
+    let w = Matrix::new(GgmlType::Q4_1, 16, 32, &data).unwrap();
+    let mut acts = Activations::with_capacity(Act::Q8, 32, 1).unwrap();
+    acts.set_sums(Sums::SUM16);
+    Pool::new(1).unwrap().scope(|team| {
+        acts.quantize(team, table, 32, &[1.0; 32]);
+        matmul(team, table, &mut [Product { w, x: &acts, out: &mut [0.0; 16] }], &[]);
+    });
 }
 
 #[test]
@@ -314,7 +330,12 @@ fn activations_are_quantized_the_same_on_every_level() {
     let mut rng = Random(21);
     let pool = Pool::new(2).unwrap();
     let tables = tables();
-    for act in [Act::Q8, Act::F32] {
+    let some = [Sums::SUM16, Sums::SUM32.and(Sums::TOTAL16), Sums::TOTAL32, Sums::NONE];
+    for (act, sums) in some
+        .map(|sums| (Act::Q8, sums))
+        .into_iter()
+        .chain([(Act::Q8, Sums::ALL), (Act::F32, Sums::ALL)])
+    {
         for hostile in [false, true] {
             let k = 768;
             let x = if hostile { hostile_floats(4 * k, &mut rng) } else { rng.floats(4 * k) };
@@ -322,12 +343,13 @@ fn activations_are_quantized_the_same_on_every_level() {
                 .iter()
                 .map(|table| {
                     let mut acts = Activations::with_capacity(act, k, 4).unwrap();
+                    acts.set_sums(sums);
                     pool.scope(|team| acts.quantize(team, table, k, &x));
                     acts.bytes().to_vec()
                 })
                 .collect();
             for (table, row) in tables.iter().zip(&rows).skip(1) {
-                assert!(*row == rows[0], "{act:?} on {}", table.level());
+                assert!(*row == rows[0], "{act:?} with {sums:?} on {}", table.level());
             }
         }
     }

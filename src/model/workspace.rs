@@ -1,7 +1,7 @@
 //! The buffers of a forward pass, allocated once.
 
 use siskin_quant::Act;
-use siskin_quant::act::Activations;
+use siskin_quant::act::{Activations, Sums};
 use siskin_quant::par::Team;
 use siskin_quant::table::KernelTable;
 
@@ -34,8 +34,11 @@ impl Inputs {
     ) {
         let mut made = false;
         for (i, slot) in self.0.iter_mut().enumerate() {
-            let needed = weights.iter().find(|w| index(w.act()) == i);
-            if let (Some(weight), Some(slot)) = (needed, slot) {
+            let needed = weights.iter().filter(|w| index(w.act()) == i);
+            let kernels = needed.clone().filter_map(|w| table.get(w.matrix().ty()));
+            let sums = kernels.fold(Sums::NONE, |sums, kernels| sums.and(kernels.sums));
+            if let (Some(weight), Some(slot)) = (needed.clone().next(), slot) {
+                slot.set_sums(sums);
                 if made {
                     slot.quantize(team, table, weight.cols(), x);
                 } else {

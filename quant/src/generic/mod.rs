@@ -11,6 +11,7 @@ pub mod panel;
 pub mod source;
 pub mod staged;
 
+use crate::act::Sums;
 use crate::formats::{IntBlock, Unit};
 use crate::simd::{MAX_ROWS, Rows, Simd, WORDS};
 use crate::table::{GemmArgs, KernelTable, Kernels};
@@ -247,6 +248,12 @@ macro_rules! install_int {
                 act: GgmlType::$variant.info().act,
                 gemm: gemm_scalar::<crate::formats::$block>,
                 rows: 1,
+                // It takes codes for what they stand for.
+                sums: Sums::of(
+                    <crate::formats::$block as IntBlock>::SUB,
+                    false,
+                    <crate::formats::$block as IntBlock>::HAS_MIN,
+                ),
             },
         ); )*
     };
@@ -262,7 +269,7 @@ macro_rules! instantiate_gemm {
     ($module:ident, $simd:ty, $(#[$attr:meta])*) => {
         mod $module {
             use $crate::formats::*;
-            use $crate::generic::source::{Direct, Parts, Source};
+            use $crate::generic::source::{self, Direct, Parts, Source};
             use $crate::generic::{Tile, panel};
             use $crate::generic::staged::{Staged, Unpacked};
             use $crate::simd::Rows;
@@ -326,16 +333,17 @@ macro_rules! instantiate_gemm {
 
             /// The kernels of weights that are unpacked in registers.
             fn direct<T: Source>(ty: GgmlType) -> Kernels {
-                Kernels { act: ty.info().act, gemm: gemm::<T>, rows: panel::tall_rows::<S, T>() }
+                let (rows, sums) = (panel::tall_rows::<S, T>(), source::sums::<S, T>());
+                Kernels { act: ty.info().act, gemm: gemm::<T>, rows, sums }
             }
 
             /// The kernels of weights that are unpacked to memory.
             fn staged<B: Staged>(ty: GgmlType) -> Kernels {
-                let rows = match B::SUB {
-                    16 => panel::tall_rows::<S, Unpacked<16>>(),
-                    _ => panel::tall_rows::<S, Unpacked<32>>(),
+                let like = match B::SUB {
+                    16 => direct::<Unpacked<16>>,
+                    _ => direct::<Unpacked<32>>,
                 };
-                Kernels { act: ty.info().act, gemm: unpacked::<B>, rows }
+                Kernels { gemm: unpacked::<B>, ..like(ty) }
             }
 
             $(#[$attr])*
@@ -392,7 +400,7 @@ mod tests {
     fn there_is_room_for_the_columns_that_are_computed() {
         for most in [4, 8] {
             for n in 1..=FEW {
-                let layout = ActLayout::new(Act::Q8, 256, n);
+                let layout = ActLayout::new(Act::Q8, Sums::ALL, 256, n);
                 let mut col = 0;
                 while col < n {
                     let width = width(n - col, most);

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 
 use super::codes::{Codes, PartCodes};
 use super::staged::Unpack;
+use crate::act::Sums;
 use crate::simd::{Rows, Simd, WORDS};
 
 /// 32 codes of each row, as [`Simd::load_codes`] lays them out: in lanes of rows, where word `i` has
@@ -142,6 +143,16 @@ pub const fn flipped<S: Simd, T: Source>() -> bool {
     T::SIGNED && S::UNSIGNED
 }
 
+/// What is added to codes, and taken off again with the sums of the activations: 0 or a power of two.
+const fn zero<S: Simd, T: Source>() -> i32 {
+    T::ZERO + if flipped::<S, T>() { 128 } else { 0 }
+}
+
+/// The sums of the activations that the kernels of a format read.
+pub const fn sums<S: Simd, T: Source>() -> Sums {
+    Sums::of(T::SUB, zero::<S, T>() != 0, T::HAS_MIN)
+}
+
 /// `sum`, of codes that stand for more than they are, less `total`, the sum of the activations,
 /// as often as that.
 ///
@@ -150,7 +161,7 @@ pub const fn flipped<S: Simd, T: Source>() -> bool {
 #[inline(always)]
 pub unsafe fn less_zero<S: Simd, T: Source>(sum: S::I, total: *const u8) -> S::I {
     unsafe {
-        let zero = T::ZERO + if flipped::<S, T>() { 128 } else { 0 };
+        let zero = const { zero::<S, T>() };
         if zero == 0 {
             return sum;
         }
