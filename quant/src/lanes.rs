@@ -16,10 +16,9 @@ pub trait Prefetch: Copy + Debug + Send + Sync + 'static {
     /// Asks for the cache line at `p`, into the second-level cache. Any address will do.
     fn prefetch(p: *const u8);
 
-    /// Asks for the cache line at `p`, into the cache that is best for what is used once, a tile of rows
-    /// later. Any address will do.
+    /// Asks for the cache line at `p`, into the first-level cache. Any address will do.
     #[inline(always)]
-    fn prefetch_once(p: *const u8) {
+    fn prefetch_near(p: *const u8) {
         Self::prefetch(p);
     }
 

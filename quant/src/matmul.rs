@@ -202,6 +202,7 @@ pub fn matmul(
             next,
             out: outs[i].get(),
             ldo: p.w.rows,
+            near_bytes: table.near_bytes(),
             unpack: None,
             scratch,
         };

@@ -666,7 +666,7 @@ mod loom_tests {
 
     #[test]
     fn steps_follow_each_other_with_two_workers() {
-        explore(2, 2, |team| {
+        explore(2, 1, |team| {
             step(team, 2);
             step(team, 2);
         });

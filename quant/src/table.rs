@@ -37,6 +37,8 @@ pub struct GemmArgs<'a> {
     pub out: *mut f32,
     /// Elements from a column of the product to the next.
     pub ldo: usize,
+    /// [`KernelTable::near_bytes`].
+    pub near_bytes: usize,
     /// How formats are unpacked that share the kernels of a shape: set by what calls those.
     pub unpack: Option<generic::staged::Unpack>,
     /// The thread's own memory.
@@ -88,6 +90,7 @@ pub struct KernelTable {
     recode: [Option<RecodeFn>; GgmlType::COUNT],
     ops: Ops,
     peak: Option<PeakFn>,
+    near_bytes: usize,
     level: &'static str,
 }
 
@@ -132,6 +135,7 @@ impl KernelTable {
             recode: [None; GgmlType::COUNT],
             ops: Ops::scalar(),
             peak: None,
+            near_bytes: crate::arch::near_bytes(),
             level: "scalar",
         };
         table.set_ops(Ops::scalar());
@@ -265,6 +269,12 @@ impl KernelTable {
         ] {
             self.set(ty, Kernels { act: Act::F32, gemm, rows: 1, sums: Sums::NONE });
         }
+    }
+
+    /// Bytes of the rows that are computed together, up to which kernels of few columns fetch them into
+    /// the first-level cache.
+    pub fn near_bytes(&self) -> usize {
+        self.near_bytes
     }
 
     /// The loop that measures the level's byte multiplications.

@@ -38,7 +38,8 @@ impl Stream {
         let end = row(args.rows.end);
         let turn =
             if args.next.is_null() { 0 } else { (args.next.addr()).wrapping_sub(end.addr()) };
-        Stream { at: row(tile.row + S::ROWS).wrapping_add(AHEAD), end, turn }
+        let at = row(tile.row + S::ROWS).wrapping_add(AHEAD);
+        Stream { at, end, turn }
     }
 
     /// Where `at` is: what follows the rows lies elsewhere. (A group that crosses their end is asked for
@@ -65,17 +66,18 @@ struct Group {
 }
 
 impl Group {
-    /// Asks for step `step` of `steps` of the group's `bytes`. Of most formats all three are constants,
-    /// and no loop is left.
+    /// Asks for step `step` of `steps` of the group's `bytes`, if `NEAR` into the first-level cache. Of
+    /// most formats all three are constants, and no loop is left.
     #[inline(always)]
-    fn ask<S: Simd>(self, bytes: usize, step: usize, steps: usize) {
+    fn ask<S: Simd, const NEAR: bool>(self, bytes: usize, step: usize, steps: usize) {
         let first = S::here(self.first);
+        let prefetch = if NEAR { S::prefetch_near } else { S::prefetch };
         let lines = bytes.div_ceil(LINE);
         for line in step * lines / steps..(step + 1) * lines / steps {
             // A prefetch faults on no address: those past the end of the weights need not be valid.
-            S::prefetch_once(first.wrapping_add(LINE * line));
+            prefetch(first.wrapping_add(LINE * line));
             if S::AGAIN {
-                S::prefetch_once(self.again.wrapping_add(LINE * line));
+                prefetch(self.again.wrapping_add(LINE * line));
             }
         }
     }
@@ -86,13 +88,15 @@ const fn together<T: Source>() -> usize {
     if T::UNIT > 32 { 1 } else { 2 }
 }
 
-/// A tile of rows times columns `col..col + C`, of those that there are. Returns `C`.
+/// A tile of rows times columns `col..col + C`, of those that there are. Returns `C`. If `NEAR`, the
+/// next tile is fetched into the first-level cache. (Decided within, where each line is asked for, it
+/// costs up to a fifth of the speed.)
 ///
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn); the layout is of single columns, and columns `col..col + C` are
 /// among those that [`ActLayout::bytes`] has room for.
 #[inline(always)]
-pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
+pub unsafe fn rows<S: Simd, T: Source, const C: usize, const NEAR: bool>(
     args: &mut GemmArgs<'_>,
     tile: Tile,
     col: usize,
@@ -118,13 +122,13 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize>(
             let group = stream.group::<S>();
             // The first columns ask for all; more of them, for the same lines again and again.
             stream.at = stream.at.wrapping_add(if col == 0 { bytes } else { 0 });
-            columns.unit::<T, 0>(u, group, bytes);
+            columns.unit::<T, 0, NEAR>(u, group, bytes);
             if together::<T>() == 2 {
-                columns.unit::<T, 1>(u + 1, group, bytes);
+                columns.unit::<T, 1, NEAR>(u + 1, group, bytes);
             }
         }
         if whole < units {
-            columns.unit::<T, 0>(whole, stream.group::<S>(), bytes);
+            columns.unit::<T, 0, NEAR>(whole, stream.group::<S>(), bytes);
         }
         for c in 0..C.min(args.n - col) {
             tile.store::<S>(args.out.add((col + c) * args.ldo + tile.row), columns.acc[c]);
@@ -146,7 +150,12 @@ struct Columns<'a, S: Simd, const C: usize> {
 impl<S: Simd, const C: usize> Columns<'_, S, C> {
     /// Unit `u`, the `I`-th of those whose weights are asked for [`together`]: `bytes` of `group`.
     #[inline(always)]
-    unsafe fn unit<T: Source, const I: usize>(&mut self, u: usize, group: Group, bytes: usize) {
+    unsafe fn unit<T: Source, const I: usize, const NEAR: bool>(
+        &mut self,
+        u: usize,
+        group: Group,
+        bytes: usize,
+    ) {
         unsafe {
             let p = T::unit(self.rows, u);
             let params = T::open::<S>(p, u, self.stage, self.unpack);
@@ -157,7 +166,7 @@ impl<S: Simd, const C: usize> Columns<'_, S, C> {
             macro_rules! step {
                 ($j:literal) => {
                     let steps = T::UNIT / 32;
-                    group.ask::<S>(bytes, I * steps + $j, together::<T>() * steps);
+                    group.ask::<S, NEAR>(bytes, I * steps + $j, together::<T>() * steps);
                     part.step::<T, $j>(&mut cache);
                 };
             }

@@ -88,8 +88,8 @@ const fn width(left: usize, most: usize) -> usize {
 }
 
 /// The matrix product by the instructions of `S`. `few` are its [`gemv::rows`] of 1, 2, 4 and
-/// [`Simd::COLUMNS`] columns, `many` its [`panel::rows`] of one tile and of [`panel::tall`]. They are
-/// functions of their own: in one, what the compiler does with the registers of a kernel changes with every
+/// [`Simd::COLUMNS`] columns, `near` that of one column whose rows fit the first-level cache, `many` its
+/// [`panel::rows`] of one tile and of [`panel::tall`]. They are functions of their own: in one, what the compiler does with the registers of a kernel changes with every
 /// other.
 ///
 /// # Safety
@@ -98,8 +98,13 @@ const fn width(left: usize, most: usize) -> usize {
 pub unsafe fn gemm<S: Simd, T: source::Source>(
     args: &mut GemmArgs<'_>,
     few: &[Few; 4],
+    near: Few,
     many: &[Many; 2],
 ) {
+    let mut few = *few;
+    if S::ROWS * args.row_bytes <= args.near_bytes {
+        few[0] = near;
+    }
     let mut row = args.rows.start;
     while row < args.rows.end {
         // SAFETY: the rows are within the matrix, the rest is the caller's promise.
@@ -280,13 +285,13 @@ macro_rules! instantiate_gemm {
 
             $(#[$attr])*
             #[inline(never)]
-            unsafe fn few<T: Source, const C: usize>(
+            unsafe fn few<T: Source, const C: usize, const NEAR: bool>(
                 args: &mut GemmArgs<'_>,
                 tile: Tile,
                 col: usize,
             ) -> usize {
                 // SAFETY: the caller's promise.
-                unsafe { $crate::generic::gemv::rows::<S, T, C>(args, tile, col) }
+                unsafe { $crate::generic::gemv::rows::<S, T, C, NEAR>(args, tile, col) }
             }
 
             $(#[$attr])*
@@ -299,18 +304,20 @@ macro_rules! instantiate_gemm {
             $(#[$attr])*
             unsafe fn gemm<T: Source>(args: &mut GemmArgs<'_>) {
                 let eight = if const { <S as $crate::simd::Simd>::COLUMNS >= 8 } {
-                    few::<T, 8>
+                    few::<T, 8, false>
                 } else {
-                    few::<T, 4>
+                    few::<T, 4, false>
                 };
-                let few = [few::<T, 1>, few::<T, 2>, few::<T, 4>, eight];
+                let near = few::<T, 1, true>;
+                let few =
+                    [few::<T, 1, false>, few::<T, 2, false>, few::<T, 4, false>, eight];
                 let tall = match const { panel::tall::<S, T>() } {
                     3 => many::<T, 3>,
                     2 => many::<T, 2>,
                     _ => many::<T, 1>,
                 };
                 // SAFETY: the caller's promise.
-                unsafe { $crate::generic::gemm::<S, T>(args, &few, &[many::<T, 1>, tall]) }
+                unsafe { $crate::generic::gemm::<S, T>(args, &few, near, &[many::<T, 1>, tall]) }
             }
 
             $(#[$attr])*
