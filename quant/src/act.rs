@@ -53,16 +53,16 @@ impl Sums {
     pub const fn of(sub: usize, zero: bool, minimums: bool) -> Sums {
         let (sum, total) =
             if sub == 16 { (Self::SUM16, Self::TOTAL16) } else { (Self::SUM32, Self::TOTAL32) };
-        Sums(if zero { sum.0 } else { 0 }).and(Sums(if minimums { total.0 } else { 0 }))
+        Sums(if zero { sum.0 } else { 0 }).with(Sums(if minimums { total.0 } else { 0 }))
     }
 
     /// These and `others`.
-    pub const fn and(self, others: Sums) -> Sums {
+    pub const fn with(self, others: Sums) -> Sums {
         Sums(self.0 | others.0)
     }
 
     /// `others` are all among these.
-    pub const fn have(self, others: Sums) -> bool {
+    pub const fn contains(self, others: Sums) -> bool {
         self.0 & others.0 == others.0
     }
 }
@@ -122,10 +122,10 @@ impl ActLayout {
         let (by16, by32) = (group * pad(4 * (k / 16)), group * pad(4 * (k / 32)));
         let d = group * pad(k);
         let sum16 = d + by32;
-        let sum32 = sum16 + if sums.have(Sums::SUM16) { by16 } else { 0 };
-        let total16 = sum32 + if sums.have(Sums::SUM32) { by32 } else { 0 };
-        let total32 = total16 + if sums.have(Sums::TOTAL16) { by16 } else { 0 };
-        let stride = total32 + if sums.have(Sums::TOTAL32) { by32 } else { 0 };
+        let sum32 = sum16 + if sums.contains(Sums::SUM16) { by16 } else { 0 };
+        let total16 = sum32 + if sums.contains(Sums::SUM32) { by32 } else { 0 };
+        let total32 = total16 + if sums.contains(Sums::TOTAL16) { by16 } else { 0 };
+        let stride = total32 + if sums.contains(Sums::TOTAL32) { by32 } else { 0 };
         ActLayout { k, act, sums, d, sum16, sum32, total16, total32, stride, group }
     }
 
@@ -235,6 +235,9 @@ impl Activations {
     ) {
         let act = self.layout.act;
         assert!(act != Act::Q8 || k.is_multiple_of(32));
+        // Kernels form the addresses of sums that they do not read.
+        let all = ActLayout::new(act, Sums::ALL, k, n).bytes(n);
+        assert!(all <= self.buf.as_bytes().len(), "the memory is for fewer rows or shorter ones");
         let layout = ActLayout::new(act, self.sums, k, n);
         self.layout = layout;
         self.n = n;

@@ -16,6 +16,9 @@ pub trait Prefetch: Copy + Debug + Send + Sync + 'static {
     /// Asks for the cache line at `p`, into the second-level cache. Any address will do.
     fn prefetch(p: *const u8);
 
+    /// [`prefetch_near`](Self::prefetch_near) is another instruction than [`prefetch`](Self::prefetch).
+    const NEAR: bool = false;
+
     /// Asks for the cache line at `p`, into the first-level cache. Any address will do.
     #[inline(always)]
     fn prefetch_near(p: *const u8) {

@@ -169,7 +169,10 @@ pub fn matmul(
         assert_eq!(p.out.len(), p.x.n() * p.w.rows, "the result fits");
         let kernels = table.get(p.w.ty).expect("a type with weights has kernels");
         assert_eq!(kernels.act, p.x.layout().act, "activations are quantized for the weights");
-        assert!(p.x.layout().sums.have(kernels.sums), "activations have the sums that are read");
+        assert!(
+            p.x.layout().sums.contains(kernels.sums),
+            "activations have the sums that are read"
+        );
     }
     let outs: [SendPtr<f32>; MAX_PRODUCTS] = std::array::from_fn(|i| match products.get_mut(i) {
         Some(p) => SendPtr(p.out.as_mut_ptr()),
@@ -206,7 +209,7 @@ pub fn matmul(
             unpack: None,
             scratch,
         };
-        // SAFETY: the sizes were checked above; chunks of a product are disjoint ranges of rows,
+        // SAFETY: the sizes and sums were checked above; chunks of a product are disjoint ranges of rows,
         // so no element is written twice; the table holds only kernels that the CPU can run.
         unsafe { (kernels.gemm)(&mut args) }
     });

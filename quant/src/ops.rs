@@ -213,7 +213,7 @@ pub(crate) mod body {
                 // never -0, whose sign some kernels would lose.
                 let (by16, by32) = ((Sums::SUM16, Sums::TOTAL16), (Sums::SUM32, Sums::TOTAL32));
                 for (j, (sum, total)) in [by16, by16, by32].into_iter().enumerate() {
-                    let (sum, total) = (layout.sums.have(sum), layout.sums.have(total));
+                    let (sum, total) = (layout.sums.contains(sum), layout.sums.contains(total));
                     if !sum && !total {
                         continue;
                     }

@@ -48,8 +48,9 @@ pub struct GemmArgs<'a> {
 /// A matrix kernel.
 ///
 /// # Safety
-/// The pointers of the arguments are valid for the rows and columns that they describe, nothing
-/// else accesses the elements written, and the CPU has what the kernel's level needs.
+/// The pointers of the arguments are valid for the rows and columns that they describe, the layout has
+/// the kernel's [`Kernels::sums`], nothing else accesses the elements written, and the CPU has what the
+/// kernel's level needs.
 pub type GemmFn = unsafe fn(&mut GemmArgs<'_>);
 
 /// Multiplies bytes as panels of many columns are multiplied, but without scales, as often as it is told:
@@ -271,10 +272,15 @@ impl KernelTable {
         }
     }
 
-    /// Bytes of the rows that are computed together, up to which kernels of few columns fetch them into
-    /// the first-level cache.
+    /// Bytes of the rows that are computed together, up to which kernels of one column fetch them into the
+    /// first-level cache.
     pub fn near_bytes(&self) -> usize {
         self.near_bytes
+    }
+
+    /// Replaces what is best on this CPU.
+    pub fn set_near_bytes(&mut self, bytes: usize) {
+        self.near_bytes = bytes;
     }
 
     /// The loop that measures the level's byte multiplications.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use siskin_quant::act::Activations;
+use siskin_quant::act::{Activations, Sums};
 use siskin_quant::attention::{Attend, KvLayer, KvShape, KvType, partial_len};
 use siskin_quant::matmul::{Matrix, Product, matmul};
 use siskin_quant::par::Pool;
@@ -279,6 +279,9 @@ fn unlike_products_in_one_step() {
                 for next in [&ms[..], &ms[1..2], &[]] {
                     pool.scope(|team| {
                         let mut a = Activations::with_capacity(Act::Q8, k, n).unwrap();
+                        a.set_sums(ms.iter().fold(Sums::NONE, |sums, w| {
+                            sums.with(table.get(w.ty()).unwrap().sums)
+                        }));
                         a.quantize(team, &table, k, &x);
                         let mut ps: Vec<Product> = ms
                             .iter()

@@ -36,7 +36,7 @@ impl Inputs {
         for (i, slot) in self.0.iter_mut().enumerate() {
             let needed = weights.iter().filter(|w| index(w.act()) == i);
             let kernels = needed.clone().filter_map(|w| table.get(w.matrix().ty()));
-            let sums = kernels.fold(Sums::NONE, |sums, kernels| sums.and(kernels.sums));
+            let sums = kernels.fold(Sums::NONE, |sums, kernels| sums.with(kernels.sums));
             if let (Some(weight), Some(slot)) = (needed.clone().next(), slot) {
                 slot.set_sums(sums);
                 if made {

@@ -47,7 +47,7 @@ def arguments():
     a.add_argument("-p", "--n-prompt", type=int, default=512, help="tokens of the prompt")
     a.add_argument("-n", "--n-gen", type=int, default=128, help="tokens to generate")
     a.add_argument("-t", "--threads", type=int, action="append",
-                   help="threads; repeatable, to show how both scale (default: 2)")
+                   help="threads; repeatable, to show how Siskin scales (default: 2)")
     a.add_argument("-d", "--depth", type=int, action="append",
                    help="tokens in the context before; repeatable (default: 0)")
     a.add_argument("-r", "--rounds", type=int, default=5)
@@ -201,8 +201,9 @@ def summary(samples, limits):
 
 def table(args, results):
     """A markdown table; each cell is the median, the ratios' range in brackets. With several numbers
-    of threads, the speed in multiples of that with the first of them, and so much of what as many
-    threads more would be at best."""
+    of threads, the speed-up is Siskin's over the first of them, and the efficiency is the speed-up
+    over how many times as many threads there are. They are measured one after the other, so that
+    the two say little where the limits drifted; the share of the limit is of the same process."""
     n = {"prefill": args.n_prompt, "decode": args.n_gen}
     scaling = len(args.threads) > 1
     columns = ["model", "depth", "test", "siskin", "of the limit", "llama.cpp",
@@ -228,11 +229,11 @@ def table(args, results):
                 cell[engine] = f"{r[engine]['median']:.1f}" if engine in r else ""
             if scaling and "siskin" in r:
                 speed = r["siskin"]["median"]
-                fewest, at_first = first.setdefault((result["model"], result["depth"], test),
+                threads, at_first = first.setdefault((result["model"], result["depth"], test),
                                                     (result["threads"], speed))
                 up = speed / at_first
                 cell["speed-up"] = f"{up:.2f}"
-                cell["efficiency"] = f"{100 * up * fewest / result['threads']:.0f}%"
+                cell["efficiency"] = f"{100 * up * threads / result['threads']:.0f}%"
             lines.append("| " + " | ".join(cell.get(c, "") for c in columns) + " |")
     return "\n".join(lines)
 
@@ -267,11 +268,13 @@ def described(whole):
              f"{m['memory_gib']} GiB of memory, {m['system']}; load average before: "
              f"{m['load_average'][0]}."]
     for threads, limit in whole["limits"].items():
-        text = f"`siskin bench --limits` with {threads} thread{'s' * (threads > 1)}, in each round: "
-        text += f"reads {between(limit['read'], 1e9, 1)} GB/s"
+        found = []
+        if "read" in limit:
+            found.append(f"reads {between(limit['read'], 1e9, 1)} GB/s")
         if "int8" in limit:
-            text += f", {between(limit['int8'], 1e12, 2)} Tops/s on bytes"
-        lines.append(text + ".")
+            found.append(f"{between(limit['int8'], 1e12, 2)} Tops/s on bytes")
+        lines.append(f"`siskin bench --limits` with {threads} thread{'s' * (threads > 1)}, in each "
+                     f"round: {', '.join(found)}.")
     if "siskin" in v:
         kernels = {row["kernel_level"] for r in whole["results"]
                    for row in r["first_round"].get("siskin", {}).values() if row}

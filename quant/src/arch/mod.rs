@@ -18,7 +18,7 @@ pub const LEVELS: &[Level] = aarch64::LEVELS;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub const LEVELS: &[Level] = &[wide::LEVEL];
 
-/// Bytes of the rows that a kernel of few columns computes together, up to which they are best fetched
+/// Bytes of the rows that a kernel of one column computes together, up to which they are best fetched
 /// into the first-level cache beforehand; larger ones into the second.
 pub fn near_bytes() -> usize {
     #[cfg(target_arch = "x86_64")]

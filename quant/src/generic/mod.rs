@@ -88,7 +88,7 @@ const fn width(left: usize, most: usize) -> usize {
 }
 
 /// The matrix product by the instructions of `S`. `few` are its [`gemv::rows`] of 1, 2, 4 and
-/// [`Simd::COLUMNS`] columns, `near` that of one column whose rows fit the first-level cache, `many` its
+/// [`Simd::COLUMNS`] columns, `near` that of one column with [`near_bytes`](GemmArgs::near_bytes), `many` its
 /// [`panel::rows`] of one tile and of [`panel::tall`]. They are functions of their own: in one, what the compiler does with the registers of a kernel changes with every
 /// other.
 ///
@@ -308,7 +308,11 @@ macro_rules! instantiate_gemm {
                 } else {
                     few::<T, 4, false>
                 };
-                let near = few::<T, 1, true>;
+                let near = if const { <S as $crate::lanes::Prefetch>::NEAR } {
+                    few::<T, 1, true>
+                } else {
+                    few::<T, 1, false>
+                };
                 let few =
                     [few::<T, 1, false>, few::<T, 2, false>, few::<T, 4, false>, eight];
                 let tall = match const { panel::tall::<S, T>() } {

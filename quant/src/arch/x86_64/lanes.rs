@@ -28,6 +28,8 @@ pub struct Avx512;
 /// The methods of [`Prefetch`] but for what levels choose.
 macro_rules! prefetch {
     () => {
+        const NEAR: bool = true;
+
         #[inline(always)]
         fn prefetch(p: *const u8) {
             // SAFETY: SSE is a part of every x86-64, and a prefetch faults on no address.
