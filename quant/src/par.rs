@@ -23,8 +23,8 @@
 //!
 //! A thread claims its own chunks on a line that others look at only when they have none left, and counts
 //! them on a line that only the leader reads. (With one counter for all, the chunks of a step waited for
-//! each other: on 16 cores that took a sixth of the time of a small model's token, `siskin bench --shape
-//! smollm2-135m --type q4_1 -t 16 -p 0`.)
+//! each other: `siskin bench --shape smollm2-135m --type q4_1 -p 0` took 1.03 to 1.05 times as long on 2
+//! cores.)
 //!
 //! A worker without a chunk spins, then yields, then sleeps on a condition variable; nothing is
 //! allocated and no system call is made while steps follow each other closely, and an idle pool
