@@ -32,13 +32,38 @@ pub struct Rows {
     /// Every fourth row.
     fourth: [*const u8; MAX_ROWS / 4],
     stride: usize,
+    preceded: bool,
 }
 
 impl Rows {
     /// Rows `stride` bytes apart, the first at `base`.
     #[inline(always)]
     pub fn new(base: *const u8, stride: usize) -> Rows {
-        Rows { fourth: std::array::from_fn(|i| base.wrapping_add(4 * i * stride)), stride }
+        let fourth = std::array::from_fn(|i| base.wrapping_add(4 * i * stride));
+        Rows { fourth, stride, preceded: false }
+    }
+
+    /// The same places, and whether the 16 bytes before each may be read.
+    #[inline(always)]
+    pub fn with_preceded(self, preceded: bool) -> Rows {
+        Rows { preceded, ..self }
+    }
+
+    /// Whether the 16 bytes before each place may be read.
+    #[inline(always)]
+    pub fn preceded(self) -> bool {
+        self.preceded
+    }
+
+    /// The same places, of which the compiler does not know how they came about: it computes the address of
+    /// each row ahead of a loop else, and then keeps most of them on the stack.
+    #[inline(always)]
+    pub fn here<S: Prefetch>(self) -> Rows {
+        let mut fourth = self.fourth;
+        for p in &mut fourth {
+            *p = S::here(*p);
+        }
+        Rows { fourth, ..self }
     }
 
     /// The address of row `r`.
@@ -78,6 +103,8 @@ pub unsafe trait Simd: Prefetch {
     /// Registers of rows that a panel has where there are as many, which are multiplied with 4 columns at
     /// once; 1, with [`COLUMNS`](Self::COLUMNS) of them, where registers are too few.
     const TALL: usize = 1;
+    /// [`gather_around`](Self::gather_around) is faster than loads of the parts.
+    const AROUND: bool = false;
 
     /// `x` in every lane.
     unsafe fn splat(x: f32) -> Self::F;
@@ -142,6 +169,13 @@ pub unsafe trait Simd: Prefetch {
     unsafe fn gather_two(rows: Rows, offset: usize) -> [Self::I; 2] {
         // SAFETY: the caller's promise.
         unsafe { [Self::gather_word(rows, offset), Self::gather_word(rows, offset + 4)] }
+    }
+    /// The word of 32 bits before `offset` bytes of each row, and the four there. The 16 bytes before
+    /// `offset` may be read.
+    #[inline(always)]
+    unsafe fn gather_around(rows: Rows, offset: usize) -> (Self::I, [Self::I; 4]) {
+        // SAFETY: the caller's promise.
+        unsafe { (Self::gather_word(rows, offset - 4), Self::gather_words(rows, offset)) }
     }
     /// 32 codes for the bits of the 4 bytes of each row: 2 for a bit that is set, else 0.
     #[inline(always)]

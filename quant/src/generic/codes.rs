@@ -24,6 +24,8 @@ pub unsafe trait Codes: IntBlock {
     const SIGNED: bool;
     /// The largest code without sign.
     const TOP: i32 = 127;
+    /// The scales, in 4 bytes or less, are followed by 16 bytes of codes: one load has both.
+    const AROUND: bool = false;
 
     /// Codes `32 J .. 32 J + 32` of the units, after those before them.
     unsafe fn codes<S: Simd, const J: usize>(p: Rows, cache: &mut Cache<S>) -> Words<S>;
@@ -152,7 +154,8 @@ unsafe fn add_bits<S: Simd>(
 #[inline(always)]
 unsafe fn nibbles<S: Simd>(p: Rows, offset: usize) -> Words<S> {
     unsafe {
-        let [a, b, c, d] = S::load_codes(p, offset);
+        let [a, b, c, d] =
+            if p.preceded() { S::gather_around(p, offset).1 } else { S::load_codes(p, offset) };
         let mask = S::splat_i(0x0f0f_0f0f);
         let low = |w| S::and_i(w, mask);
         let high = |w| S::high_bits(w, 4);
@@ -166,7 +169,12 @@ macro_rules! f16_d {
         #[inline(always)]
         unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
             unsafe {
-                let d = f16_at::<S>(p, offset_of!($block, d), size_of::<$block>());
+                let (d, bytes) = (offset_of!($block, d), size_of::<$block>());
+                let d = if p.preceded() {
+                    S::low_f16(S::shr_i(S::gather_around(p, d + 2).0, 16))
+                } else {
+                    f16_at::<S>(p, d, bytes)
+                };
                 Params { d, ..Params::zero() }
             }
         }
@@ -176,7 +184,11 @@ macro_rules! f16_d {
         unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
             const { assert!(offset_of!($block, d) == 0 && offset_of!($block, m) == 2) };
             unsafe {
-                let both = first_word::<S>(p, offset_of!($block, qs) > 4);
+                let both = if p.preceded() {
+                    S::gather_around(p, 4).0
+                } else {
+                    first_word::<S>(p, offset_of!($block, qs) > 4)
+                };
                 let (d, dmin) = (S::low_f16(both), S::low_f16(S::shr_i(both, 16)));
                 Params { d, dmin, ..Params::zero() }
             }
@@ -237,6 +249,7 @@ macro_rules! six_bit_params {
 
 unsafe impl Codes for BlockQ4_0 {
     const ZERO: i32 = 8;
+    const AROUND: bool = true;
     const SIGNED: bool = false;
     const TOP: i32 = 15;
     f16_d!(Self);
@@ -248,6 +261,7 @@ unsafe impl Codes for BlockQ4_0 {
 
 unsafe impl Codes for BlockQ4_1 {
     const ZERO: i32 = 0;
+    const AROUND: bool = true;
     const SIGNED: bool = false;
     const TOP: i32 = 15;
     f16_d!(Self, m);
@@ -297,6 +311,7 @@ unsafe impl Codes for BlockQ8_0 {
 
 unsafe impl Codes for BlockIQ4NL {
     const ZERO: i32 = 0;
+    const AROUND: bool = true;
     const SIGNED: bool = true;
     f16_d!(Self);
     #[inline(always)]

@@ -88,6 +88,11 @@ const fn together<T: Source>() -> usize {
     if T::UNIT > 32 { 1 } else { 2 }
 }
 
+/// Units but a row's first are read with what is before them.
+const fn around<S: Simd, T: Source>() -> bool {
+    S::AROUND && T::AROUND
+}
+
 /// A tile of rows times columns `col..col + C`, of those that there are. Returns `C`. If `NEAR`, the
 /// next tile is fetched into the first-level cache. (Decided within, where each line is asked for, it
 /// costs up to a fifth of the speed.)
@@ -118,17 +123,29 @@ pub unsafe fn rows<S: Simd, T: Source, const C: usize, const NEAR: bool>(
         let bytes = together::<T>() * S::ROWS;
         let bytes = if T::BYTES > 0 { bytes * T::BYTES } else { bytes * args.row_bytes / units };
         let whole = units - units % together::<T>();
-        for u in (0..whole).step_by(together::<T>()) {
-            let group = stream.group::<S>();
-            // The first columns ask for all; more of them, for the same lines again and again.
-            stream.at = stream.at.wrapping_add(if col == 0 { bytes } else { 0 });
-            columns.unit::<T, 0, NEAR>(u, group, bytes);
-            if together::<T>() == 2 {
-                columns.unit::<T, 1, NEAR>(u + 1, group, bytes);
-            }
+        // The first columns ask for all; more of them, for the same lines again and again.
+        let on = if col == 0 { bytes } else { 0 };
+        macro_rules! group {
+            ($u:expr, $preceded:expr) => {
+                let group = stream.group::<S>();
+                stream.at = stream.at.wrapping_add(on);
+                columns.unit::<T, 0, NEAR, { $preceded }>($u, group, bytes);
+                if together::<T>() == 2 {
+                    columns.unit::<T, 1, NEAR, true>($u + 1, group, bytes);
+                }
+            };
+        }
+        let mut u = 0;
+        if const { around::<S, T>() } && whole > 0 {
+            group!(0, false);
+            u = together::<T>();
+        }
+        while u < whole {
+            group!(u, true);
+            u += together::<T>();
         }
         if whole < units {
-            columns.unit::<T, 0, NEAR>(whole, stream.group::<S>(), bytes);
+            columns.unit::<T, 0, NEAR, false>(whole, stream.group::<S>(), bytes);
         }
         for c in 0..C.min(args.n - col) {
             tile.store::<S>(args.out.add((col + c) * args.ldo + tile.row), columns.acc[c]);
@@ -148,16 +165,18 @@ struct Columns<'a, S: Simd, const C: usize> {
 }
 
 impl<S: Simd, const C: usize> Columns<'_, S, C> {
-    /// Unit `u`, the `I`-th of those whose weights are asked for [`together`]: `bytes` of `group`.
+    /// Unit `u`, the `I`-th of those whose weights are asked for [`together`]: `bytes` of `group`. If
+    /// `PRECEDED`, it is not the row's first.
     #[inline(always)]
-    unsafe fn unit<T: Source, const I: usize, const NEAR: bool>(
+    unsafe fn unit<T: Source, const I: usize, const NEAR: bool, const PRECEDED: bool>(
         &mut self,
         u: usize,
         group: Group,
         bytes: usize,
     ) {
         unsafe {
-            let p = T::unit(self.rows, u);
+            let preceded = around::<S, T>() && PRECEDED;
+            let p = T::unit(self.rows, u).with_preceded(preceded).here::<S>();
             let params = T::open::<S>(p, u, self.stage, self.unpack);
             let (x, layout) = (self.x, self.layout);
             let inner = [S::splat(0.0); C];

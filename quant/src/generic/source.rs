@@ -87,6 +87,8 @@ pub unsafe trait Source {
     /// As [`Codes::TOP`].
     const TOP: i32;
 
+    /// As [`Codes::AROUND`].
+    const AROUND: bool = false;
     /// Bytes of a unit of a row, if it is a block; else 0.
     const BYTES: usize = 0;
     /// Units that are multiplied with the same activations: of a format with a scale of its own for
@@ -194,6 +196,7 @@ unsafe impl<B: Codes> Source for Direct<B> {
     const ZERO: i32 = B::ZERO;
     const SIGNED: bool = B::SIGNED;
     const TOP: i32 = B::TOP;
+    const AROUND: bool = B::AROUND;
     const BYTES: usize = size_of::<B>();
 
     #[inline(always)]
