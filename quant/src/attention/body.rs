@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::kv::{F16, F32, Kv, Q4, Q8};
-use super::{CHUNK, ChunkArgs, KvType, MergeArgs, QUERY_ROWS};
+use super::{CHUNK, ChunkArgs, KvType, MANY_ROWS, MergeArgs, QUERY_ROWS};
 use crate::lanes::{self, Lanes};
 
 /// Rows from which on a chunk is converted to f32 before it is used.
@@ -298,7 +298,8 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
         let start = a.chunk * CHUNK;
         let slot = start % a.view.capacity;
         let n = a.ranges.len();
-        let mut local = [(0usize, 0usize); QUERY_ROWS];
+        let mut local = [(0usize, 0usize); MANY_ROWS];
+        const { assert!(QUERY_ROWS <= MANY_ROWS) };
         let mut used = 0;
         for (local, (lo, hi)) in local.iter_mut().zip(a.ranges) {
             let lo = (*lo).max(start) - start;

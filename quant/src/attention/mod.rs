@@ -27,8 +27,10 @@ use crate::par::{SendPtr, Team};
 
 /// Positions of a chunk.
 pub const CHUNK: usize = 64;
-/// Query rows that are computed together, at the most.
+/// Query rows of one token that are computed together, at the most.
 const QUERY_ROWS: usize = 32;
+/// Query rows of many tokens that are, which share the conversion of a chunk to f32.
+const MANY_ROWS: usize = 64;
 /// Dimensions of a head, at the most: with more, the threads' scratch memory would be too small.
 pub const MAX_DIM: usize = 1024;
 /// Scores, a scaled query, and a sum of each row when one token is decoded.
@@ -385,7 +387,7 @@ impl KvLayer {
         let group = a.n_head / self.n_head_kv;
         let v_pad = self.v_dim.next_multiple_of(16);
         let widest = self.k_dim.max(v_pad);
-        let rows = (8192 / widest).clamp(1, QUERY_ROWS);
+        let rows = (8192 / widest).clamp(1, MANY_ROWS);
         // Tokens of a tile, or, if a group is larger than a tile, heads of one token.
         let (tokens, heads) = if group <= rows { (rows / group, group) } else { (1, rows) };
         // Rows in fours, where that is to be had.
@@ -414,7 +416,7 @@ impl KvLayer {
             let (l, memory) = memory.split_at_mut(nr);
             let (m_all, memory) = memory.split_at_mut(nr);
             let (l_all, kv) = memory.split_at_mut(nr);
-            let mut ranges = [(0, 0); QUERY_ROWS];
+            let mut ranges = [(0, 0); MANY_ROWS];
             for r in 0..nr {
                 let (t, h) = (t0 + r / nh, h0 + r % nh);
                 let p = pos + t;
