@@ -25,9 +25,9 @@ pub trait Prefetch: Copy + Debug + Send + Sync + 'static {
         Self::prefetch(p);
     }
 
-    /// Lines that are asked for once are asked for again a little later. A CPU that computes faster than
-    /// its memory reads drops requests; what was dropped would be waited for when it is used.
-    const AGAIN: bool = false;
+    /// How often a line is asked for, a little later each time. A CPU that computes faster than its memory
+    /// reads drops requests; what was dropped would be waited for when it is used.
+    const ASKS: usize = 1;
 
     /// `p`, in such a way that what is asked for at it afterwards tends to stay between the reads of
     /// memory before and those after, by the disassembly: the compiler gathers requests in one place if

@@ -141,16 +141,20 @@ fn weights_are_fetched_into_either_cache() {
     let mut rng = Random(77);
     let pool = Pool::new(1).unwrap();
     for ty in weight_types() {
-        let k = 2 * ty.block_len().max(32);
-        let data = weights(ty, 40, k, false, &mut rng);
-        let w = Matrix::new(ty, 40, k, &data).unwrap();
-        let x = rng.floats(k);
-        for mut table in tables() {
-            let both = [0, usize::MAX].map(|bytes| {
-                table.set_near_bytes(bytes);
-                product(&table, &pool, w, &x)
-            });
-            assert_same(&both[0], &both[1], &format!("{ty} on {}", table.level()));
+        let unit = ty.block_len().max(32);
+        let bytes = ty.row_bytes(unit).unwrap();
+        // Sixteen rows of more than 24 KiB together are fetched in a third way.
+        for k in [2 * unit, unit * ((24 << 10) / 16 / bytes + 1)] {
+            let data = weights(ty, 40, k, false, &mut rng);
+            let w = Matrix::new(ty, 40, k, &data).unwrap();
+            let x = rng.floats(k);
+            for mut table in tables() {
+                let both = [0, usize::MAX].map(|bytes| {
+                    table.set_near_bytes(bytes);
+                    product(&table, &pool, w, &x)
+                });
+                assert_same(&both[0], &both[1], &format!("{ty} {k} on {}", table.level()));
+            }
         }
     }
 }

@@ -71,7 +71,7 @@ pub unsafe fn gemm_scalar<B: IntBlock>(args: &mut GemmArgs<'_>) {
 }
 
 /// [`gemv::rows`] of a format and a number of columns, with the conditions that it has.
-type Few = unsafe fn(&mut GemmArgs<'_>, Tile, usize) -> usize;
+pub(crate) type Few = unsafe fn(&mut GemmArgs<'_>, Tile, usize) -> usize;
 
 /// [`panel::rows`] of a format, with the conditions that it has.
 type Many = unsafe fn(&mut GemmArgs<'_>, usize) -> usize;
@@ -88,9 +88,10 @@ const fn width(left: usize, most: usize) -> usize {
 }
 
 /// The matrix product by the instructions of `S`. `few` are its [`gemv::rows`] of 1, 2, 4 and
-/// [`Simd::COLUMNS`] columns, `near` that of one column with [`near_bytes`](GemmArgs::near_bytes), `many` its
-/// [`panel::rows`] of one tile and of [`panel::tall`]. They are functions of their own: in one, what the compiler does with the registers of a kernel changes with every
-/// other.
+/// [`Simd::COLUMNS`] columns, `near` those of one column where a tile is within
+/// [`near_bytes`](GemmArgs::near_bytes), as [`NEAR`](gemv::NEAR) and as [`LONG`](gemv::LONG); `many` its
+/// [`panel::rows`] of one tile and of [`panel::tall`]. They are functions of their own: in one, what the
+/// compiler does with the registers of a kernel changes with every other.
 ///
 /// # Safety
 /// As for [`GemmFn`](crate::table::GemmFn); the layout's type is the format's.
@@ -98,12 +99,13 @@ const fn width(left: usize, most: usize) -> usize {
 pub unsafe fn gemm<S: Simd, T: source::Source>(
     args: &mut GemmArgs<'_>,
     few: &[Few; 4],
-    near: Few,
+    near: [Few; 2],
     many: &[Many; 2],
 ) {
     let mut few = *few;
-    if S::ROWS * args.row_bytes <= args.near_bytes {
-        few[0] = near;
+    let tile_bytes = S::ROWS * args.row_bytes;
+    if tile_bytes <= args.near_bytes {
+        few[0] = near[usize::from(tile_bytes > gemv::LONG_TILE)];
     }
     let mut row = args.rows.start;
     while row < args.rows.end {
@@ -275,7 +277,9 @@ macro_rules! instantiate_gemm {
         mod $module {
             use $crate::formats::*;
             use $crate::generic::source::{self, Direct, Parts, Source};
-            use $crate::generic::{Tile, panel};
+            use $crate::generic::gemv::{FAR, LONG, NEAR};
+            use $crate::generic::{Few, Tile, panel};
+            use $crate::lanes::Prefetch;
             use $crate::generic::staged::{Staged, Unpacked};
             use $crate::simd::Rows;
             use $crate::table::{GemmArgs, KernelTable, Kernels};
@@ -285,13 +289,13 @@ macro_rules! instantiate_gemm {
 
             $(#[$attr])*
             #[inline(never)]
-            unsafe fn few<T: Source, const C: usize, const NEAR: bool>(
+            unsafe fn few<T: Source, const C: usize, const FETCH: u8>(
                 args: &mut GemmArgs<'_>,
                 tile: Tile,
                 col: usize,
             ) -> usize {
                 // SAFETY: the caller's promise.
-                unsafe { $crate::generic::gemv::rows::<S, T, C, NEAR>(args, tile, col) }
+                unsafe { $crate::generic::gemv::rows::<S, T, C, FETCH>(args, tile, col) }
             }
 
             $(#[$attr])*
@@ -304,17 +308,18 @@ macro_rules! instantiate_gemm {
             $(#[$attr])*
             unsafe fn gemm<T: Source>(args: &mut GemmArgs<'_>) {
                 let eight = if const { <S as $crate::simd::Simd>::COLUMNS >= 8 } {
-                    few::<T, 8, false>
+                    few::<T, 8, FAR>
                 } else {
-                    few::<T, 4, false>
+                    few::<T, 4, FAR>
                 };
-                let near = if const { <S as $crate::lanes::Prefetch>::NEAR } {
-                    few::<T, 1, true>
+                let near: [Few; 2] = if const { <S as Prefetch>::NEAR && <S as Prefetch>::ASKS > 1 } {
+                    [few::<T, 1, NEAR>, few::<T, 1, LONG>]
+                } else if const { <S as Prefetch>::NEAR } {
+                    [few::<T, 1, NEAR>; 2]
                 } else {
-                    few::<T, 1, false>
+                    [few::<T, 1, FAR>; 2]
                 };
-                let few =
-                    [few::<T, 1, false>, few::<T, 2, false>, few::<T, 4, false>, eight];
+                let few = [few::<T, 1, FAR>, few::<T, 2, FAR>, few::<T, 4, FAR>, eight];
                 let tall = match const { panel::tall::<S, T>() } {
                     3 => many::<T, 3>,
                     2 => many::<T, 2>,

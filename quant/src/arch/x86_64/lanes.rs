@@ -48,7 +48,7 @@ impl<const DOT: u8> Prefetch for Avx2<DOT> {
 }
 
 impl Prefetch for Avx512 {
-    const AGAIN: bool = true;
+    const ASKS: usize = 2;
 
     prefetch!();
     #[inline(always)]
