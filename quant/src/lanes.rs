@@ -25,7 +25,7 @@ pub trait Prefetch: Copy + Debug + Send + Sync + 'static {
         Self::prefetch(p);
     }
 
-    /// How often a line is asked for, a little later each time. A CPU that computes faster than its memory
+    /// How often a line is asked for at least, a little later each time. A CPU that computes faster than its memory
     /// reads drops requests; what was dropped would be waited for when it is used.
     const ASKS: usize = 1;
 

@@ -43,7 +43,7 @@ impl Rows {
         Rows { fourth, stride, preceded: false }
     }
 
-    /// The same places, and whether the 16 bytes before each may be read.
+    /// The same places; `preceded` promises that the 16 bytes before each may be read.
     #[inline(always)]
     pub fn with_preceded(self, preceded: bool) -> Rows {
         Rows { preceded, ..self }
@@ -55,8 +55,9 @@ impl Rows {
         self.preceded
     }
 
-    /// The same places, of which the compiler does not know how they came about: it computes the address of
-    /// each row ahead of a loop else, and then keeps most of them on the stack.
+    /// The same places, of which the compiler does not know how they came about, where the level has
+    /// [`here`](Prefetch::here): it computes the address of each row ahead of a loop else, and then keeps most
+    /// of them on the stack.
     #[inline(always)]
     pub fn here<S: Prefetch>(self) -> Rows {
         let mut fourth = self.fourth;
@@ -170,12 +171,13 @@ pub unsafe trait Simd: Prefetch {
         // SAFETY: the caller's promise.
         unsafe { [Self::gather_word(rows, offset), Self::gather_word(rows, offset + 4)] }
     }
-    /// The word of 32 bits before `offset` bytes of each row, and the four there. The 16 bytes before
-    /// `offset` may be read.
+    /// The word of 32 bits before `offset` bytes of each row, and the 16 bytes of codes there as
+    /// [`load_codes`](Self::load_codes) has them. The 16 bytes before `offset` may be read.
     #[inline(always)]
     unsafe fn gather_around(rows: Rows, offset: usize) -> (Self::I, [Self::I; 4]) {
+        let before = rows.skip(4usize.wrapping_neg());
         // SAFETY: the caller's promise.
-        unsafe { (Self::gather_word(rows, offset - 4), Self::gather_words(rows, offset)) }
+        unsafe { (Self::gather_word(before, offset), Self::load_codes(rows, offset)) }
     }
     /// 32 codes for the bits of the 4 bytes of each row: 2 for a bit that is set, else 0.
     #[inline(always)]

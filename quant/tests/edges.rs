@@ -146,7 +146,7 @@ fn heads_of_odd_dimensions() {
 fn more_heads_over_one_than_a_tile_holds() {
     check(
         Case {
-            h: 40,
+            h: 72,
             hk: 1,
             kd: 32,
             vd: 32,
@@ -158,6 +158,23 @@ fn more_heads_over_one_than_a_tile_holds() {
         },
         &[1, 2, 70],
     );
+    // The scratch memory is as full as it gets, and too small to convert a chunk.
+    for (h, dim) in [(4, 128), (4, 192), (8, 256), (3, 320)] {
+        check(
+            Case {
+                h,
+                hk: 1,
+                kd: dim,
+                vd: dim,
+                kt: F16,
+                vt: Q8_0,
+                window: usize::MAX,
+                total: 70,
+                sparse: false,
+            },
+            &[1, 64, 70],
+        );
+    }
     check(
         Case {
             h: 9,

@@ -308,7 +308,7 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
             used = used.max(local.1);
         }
         let used = used.div_ceil(16);
-        let first = local.iter().filter(|(lo, hi)| lo < hi).map(|(lo, _)| lo / 16).min();
+        let first = local[..n].iter().filter(|(lo, hi)| lo < hi).map(|(lo, _)| lo / 16).min();
         let groups = first.unwrap_or(used)..used;
         let view = a.view;
         let k_step = 16 * view.k_type.bytes(view.k_dim);

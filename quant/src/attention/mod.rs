@@ -29,8 +29,12 @@ use crate::par::{SendPtr, Team};
 pub const CHUNK: usize = 64;
 /// Query rows of one token that are computed together, at the most.
 const QUERY_ROWS: usize = 32;
-/// Query rows of many tokens that are, which share the conversion of a chunk to f32.
+/// Query rows of many tokens that are computed together, at the most: they share the conversion of a chunk
+/// to f32. Half as many where there would be too few tasks for the threads.
 const MANY_ROWS: usize = 64;
+/// Queries of them, and outputs twice, have so many floats each at the most.
+const TILE_FLOATS: usize = 8192;
+const _: () = assert!(MANY_ROWS * (CHUNK + 4) + 3 * TILE_FLOATS <= crate::par::SCRATCH_BYTES / 4);
 /// Dimensions of a head, at the most: with more, the threads' scratch memory would be too small.
 pub const MAX_DIM: usize = 1024;
 /// Scores, a scaled query, and a sum of each row when one token is decoded.
@@ -387,7 +391,9 @@ impl KvLayer {
         let group = a.n_head / self.n_head_kv;
         let v_pad = self.v_dim.next_multiple_of(16);
         let widest = self.k_dim.max(v_pad);
-        let rows = (8192 / widest).clamp(1, MANY_ROWS);
+        let tasks = self.n_head_kv * (n * group).div_ceil(MANY_ROWS);
+        let most = if tasks < 4 * team.n_threads() { MANY_ROWS / 2 } else { MANY_ROWS };
+        let rows = (TILE_FLOATS / widest).clamp(1, most);
         // Tokens of a tile, or, if a group is larger than a tile, heads of one token.
         let (tokens, heads) = if group <= rows { (rows / group, group) } else { (1, rows) };
         // Rows in fours, where that is to be had.

@@ -16,7 +16,8 @@ use crate::simd::{MAX_ROWS, Rows, Simd, WORDS};
 ///
 /// # Safety
 /// The methods are to be called where the CPU has the instructions of `S`, with pointers to
-/// blocks.
+/// blocks; where those are [`preceded`](Rows::preceded), [`AROUND`](Self::AROUND) holds, and the 16 bytes
+/// before each may be read.
 pub unsafe trait Codes: IntBlock {
     /// What is to be taken from a code; 0 for signed ones.
     const ZERO: i32;
@@ -24,7 +25,9 @@ pub unsafe trait Codes: IntBlock {
     const SIGNED: bool;
     /// The largest code without sign.
     const TOP: i32 = 127;
-    /// The scales, in 4 bytes or less, are followed by 16 bytes of codes: one load has both.
+    /// The scales, in 4 bytes or less, are followed by 16 bytes of codes. [`Simd::gather_around`] has both
+    /// by one load; [`params`](Self::params) and [`codes`](Self::codes) each call it, and the compiler keeps
+    /// the first call's.
     const AROUND: bool = false;
 
     /// Codes `32 J .. 32 J + 32` of the units, after those before them.
@@ -168,6 +171,7 @@ macro_rules! f16_d {
     ($block:ty) => {
         #[inline(always)]
         unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
+            const { assert!(!Self::AROUND || offset_of!($block, qs) == offset_of!($block, d) + 2) };
             unsafe {
                 let (d, bytes) = (offset_of!($block, d), size_of::<$block>());
                 let d = if p.preceded() {
@@ -183,6 +187,7 @@ macro_rules! f16_d {
         #[inline(always)]
         unsafe fn params<S: Simd>(p: Rows) -> Params<S> {
             const { assert!(offset_of!($block, d) == 0 && offset_of!($block, m) == 2) };
+            const { assert!(!Self::AROUND || offset_of!($block, qs) == 4) };
             unsafe {
                 let both = if p.preceded() {
                     S::gather_around(p, 4).0

@@ -14,11 +14,12 @@ use crate::table::GemmArgs;
 pub const FAR: u8 = 0;
 /// Into the first-level cache.
 pub const NEAR: u8 = 1;
-/// Likewise, those of tiles longer than [`LONG_TILE`]: where lines are asked for more than once, once more. On a
-/// Zen 5 with memory at 50 GB/s that is 1.03 to 1.08 times as fast, of shorter tiles 1.00 to 1.03 times. With
-/// memory at 70 GB/s, of which kernels compute little more, Q8_0 gains and no other: 0.95 to 1.01 times.
+/// Likewise, those of tiles longer than [`LONG_TILE`]: where lines are asked for more than once, once more. (So
+/// far those are AVX-512's on AMD, by [`near_bytes`](crate::table::KernelTable::near_bytes).) On a Zen 5 whose
+/// memory reads 50 GB/s that is a few percent faster, of shorter tiles less; at 70 GB/s, which is little less
+/// than what most kernels compute, only Q8_0 gains (`siskin bench --shape llama-1b --type TYPE -p 16 -n 64`).
 pub const LONG: u8 = 2;
-/// Bytes of a tile of which two fit a first-level cache.
+/// Bytes of a tile of which two fit a first-level cache of 48 KiB.
 pub const LONG_TILE: usize = 24 << 10;
 
 /// Bytes after which a line is asked for again: the time that memory takes to answer.
@@ -35,7 +36,7 @@ const MOST_ASKS: usize = 3;
 /// by side: with less than a tile its last rows are asked for after they are used, which halves the
 /// speed of memory.
 const fn ahead<S: Simd, const FETCH: u8>() -> usize {
-    // The last time, a whole tile ahead. The first is not later where it is the last.
+    // The last time is a whole tile ahead; a single one is `LATER` more.
     LATER * if asks::<S, FETCH>() > 2 { asks::<S, FETCH>() - 1 } else { 1 }
 }
 
@@ -73,6 +74,7 @@ impl Stream {
     /// The next group of units.
     #[inline(always)]
     fn group<S: Simd, const FETCH: u8>(&self) -> Group {
+        const { assert!(FETCH <= LONG && S::ASKS >= 1 && asks::<S, FETCH>() <= MOST_ASKS) };
         let mut from = [self.at; MOST_ASKS];
         for (i, from) in from.iter_mut().enumerate().take(asks::<S, FETCH>()) {
             *from = self.place(self.at.wrapping_sub(i * LATER));
@@ -111,8 +113,12 @@ const fn together<T: Source>() -> usize {
     if T::UNIT > 32 { 1 } else { 2 }
 }
 
-/// Units but a row's first are read with what is before them.
+/// Units that are known not to be a row's first are read with what is before them in the row.
 const fn around<S: Simd, T: Source>() -> bool {
+    assert!(
+        !T::AROUND || (T::BYTES >= 16 && T::SPLIT == 1),
+        "the unit before is a block of the row"
+    );
     S::AROUND && T::AROUND
 }
 
@@ -189,7 +195,7 @@ struct Columns<'a, S: Simd, const C: usize> {
 
 impl<S: Simd, const C: usize> Columns<'_, S, C> {
     /// Unit `u`, the `I`-th of those whose weights are asked for [`together`]: `bytes` of `group`. If
-    /// `PRECEDED`, it is not the row's first.
+    /// `PRECEDED`, it is known not to be the row's first.
     #[inline(always)]
     unsafe fn unit<T: Source, const I: usize, const FETCH: u8, const PRECEDED: bool>(
         &mut self,

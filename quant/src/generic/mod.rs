@@ -99,7 +99,7 @@ const fn width(left: usize, most: usize) -> usize {
 pub unsafe fn gemm<S: Simd, T: source::Source>(
     args: &mut GemmArgs<'_>,
     few: &[Few; 4],
-    near: [Few; 2],
+    near: &[Few; 2],
     many: &[Many; 2],
 ) {
     let mut few = *few;
@@ -276,11 +276,11 @@ macro_rules! instantiate_gemm {
     ($module:ident, $simd:ty, $(#[$attr:meta])*) => {
         mod $module {
             use $crate::formats::*;
-            use $crate::generic::source::{self, Direct, Parts, Source};
             use $crate::generic::gemv::{FAR, LONG, NEAR};
+            use $crate::generic::source::{self, Direct, Parts, Source};
+            use $crate::generic::staged::{Staged, Unpacked};
             use $crate::generic::{Few, Tile, panel};
             use $crate::lanes::Prefetch;
-            use $crate::generic::staged::{Staged, Unpacked};
             use $crate::simd::Rows;
             use $crate::table::{GemmArgs, KernelTable, Kernels};
             use $crate::types::GgmlType;
@@ -326,7 +326,7 @@ macro_rules! instantiate_gemm {
                     _ => many::<T, 1>,
                 };
                 // SAFETY: the caller's promise.
-                unsafe { $crate::generic::gemm::<S, T>(args, &few, near, &[many::<T, 1>, tall]) }
+                unsafe { $crate::generic::gemm::<S, T>(args, &few, &near, &[many::<T, 1>, tall]) }
             }
 
             $(#[$attr])*

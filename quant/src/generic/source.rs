@@ -71,7 +71,8 @@ impl<S: Simd> Cache<S> {
 ///
 /// # Safety
 /// The methods are to be called where the CPU has the instructions of `S`, with pointers to units
-/// of the format, and [`STAGE`](super::staged::STAGE) initialized bytes of memory at `stage`,
+/// of the format, of which 16 bytes before may be read if they are [`preceded`](Rows::preceded), and
+/// [`STAGE`](super::staged::STAGE) initialized bytes of memory at `stage`,
 /// aligned to 64.
 pub unsafe trait Source {
     /// Weights of a unit: 32 or 256.

@@ -156,12 +156,13 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn gather_around(rows: Rows, offset: usize) -> (__m512i, [__m512i; 4]) {
         unsafe {
-            // Half as many loads as of the parts, of which this CPU begins two a cycle.
+            // Half as many loads as of the parts: a Zen 5 begins two of vectors a cycle, and waited for them
+            // (`cargo bench -p siskin --bench kernels`, Q4_0 and Q4_1).
             let row = |i: usize| _mm256_loadu_si256(rows.row(i).add(offset).sub(16).cast());
             let two =
                 |i: usize| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(row(i)), row(i + 1));
             let r = [two(0), two(2), two(4), two(6), two(8), two(10), two(12), two(14)];
-            // Word `i` of four rows: in lane `i` of those at `offset`, in each lane of those before.
+            // Word `i` of four rows in quarter `i` of a register; the word before, in each quarter.
             let all = _mm512_setr_epi32(4, 12, 20, 28, 5, 13, 21, 29, 6, 14, 22, 30, 7, 15, 23, 31);
             let four = |i: usize| _mm512_permutex2var_epi32(r[2 * i], all, r[2 * i + 1]);
             let third = _mm512_broadcast_i32x4(_mm_setr_epi32(3, 11, 19, 27));
