@@ -5,6 +5,7 @@ mod avx512;
 mod lanes;
 
 use crate::features::CpuFeatures;
+use crate::generic::gemv::LONG_TILE;
 use crate::generic::instantiate_gemm;
 use crate::ops::instantiate_ops;
 use crate::quantize::instantiate_quantize;
@@ -25,7 +26,7 @@ pub fn near_bytes() -> usize {
     // SAFETY: every x86-64 has the instruction.
     let id = unsafe { std::arch::x86_64::__cpuid(0) };
     let vendor = [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes);
-    if vendor.as_flattened() == b"AuthenticAMD" { usize::MAX } else { 24 << 10 }
+    if vendor.as_flattened() == b"AuthenticAMD" { usize::MAX } else { LONG_TILE }
 }
 
 /// From slow to fast.
