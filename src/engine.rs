@@ -2,7 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use siskin_quant::limits::{self, Rate, ReadBuffer};
 use siskin_quant::par::Pool;
 use siskin_quant::table::KernelTable;
 
@@ -14,6 +16,11 @@ use crate::{Error, Result, cores, memory};
 
 /// The least context that is worth a start when memory is short.
 const LEAST_CTX: usize = 512;
+
+/// Bytes of memory to read that show how fast that is: more than the caches of a desktop hold; and where
+/// there is little memory, more than those of a small board.
+const READ_BUFFER: u64 = 512 << 20;
+const LEAST_READ_BUFFER: u64 = 32 << 20;
 
 /// The names of the kernel levels that this CPU has, from slow to fast; see
 /// [`EngineOptions::level`].
@@ -151,13 +158,27 @@ impl Engine {
         self.0.table.level()
     }
 
-    /// Measures how many bytes a second this machine reads from memory, and how many operations a
-    /// second it does on bytes (`None` for levels without instructions for that), with the
-    /// engine's threads and kernels.
-    pub fn measure_limits(&self, time: std::time::Duration) -> (f64, Option<f64>) {
-        let Inner { pool, table, .. } = &*self.0;
-        let read = siskin_quant::limits::read_bandwidth(pool, time);
-        (read, siskin_quant::limits::int8_peak(pool, table, time))
+    /// Memory for [`Engine::read_bandwidth`]: 512 MiB, which is more than caches hold, or a quarter of
+    /// what the system has left, lest the weights have to go, but 32 MiB at the least.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]
+    pub fn read_buffer(&self) -> Result<ReadBuffer> {
+        let quarter = memory::available().map_or(u64::MAX, |n| n / 4);
+        let bytes = quarter.clamp(LEAST_READ_BUFFER, READ_BUFFER);
+        Ok(ReadBuffer::new(bytes as usize)?)
+    }
+
+    /// Measures how many bytes a second of a buffer the engine's threads read from memory, for as
+    /// long as `time`: what bounds decoding.
+    pub fn read_bandwidth(&self, buffer: &mut ReadBuffer, time: Duration) -> Rate {
+        buffer.bandwidth(&self.0.pool, time)
+    }
+
+    /// Measures how many operations a second the engine's threads do on bytes, for as long as
+    /// `time`: what bounds reading a prompt. `None` for levels without instructions for that.
+    pub fn int8_peak(&self, time: Duration) -> Option<Rate> {
+        limits::int8_peak(&self.0.pool, &self.0.table, time)
     }
 
     /// What a session with these options would take, and the shape that it would have.

@@ -85,6 +85,7 @@ pub use model::{Hparams, MemoryPlan, SessionShape};
 pub use session::{CancelHandle, LogitRows, Session, SessionOptions};
 pub use siskin_quant::GgmlType;
 pub use siskin_quant::attention::KvType;
+pub use siskin_quant::limits::{Rate, ReadBuffer};
 pub use tokenizer::{EncodeOptions, Tokenizer, TokenizerOptions};
 
 /// What the front page says of threads.

@@ -10,8 +10,10 @@ Both do what llama-bench does: prefill is one prompt of `-p` meaningless tokens 
 context (or one with `--depth` tokens), decode is `-n` single tokens after that many, and each
 process first does both once without measuring. Beside Siskin's figure stands its share of what the
 machine can do: of the read bandwidth for decoding, of the rate of 8-bit multiplications for prefill.
-Both are measured in each of Siskin's processes (`siskin bench --limits`), because a machine whose
-memory is shared reads half as fast from one minute to the next.
+It is measured just before and after each of Siskin's runs (`siskin bench --limits`), because a machine
+whose memory is shared reads half as fast from one second to the next; beside it stands the share of
+the fastest pass over memory, or loop of multiplications, of the process. That leaves Siskin's weights
+out of the caches when a run begins, as llama.cpp's are not.
 
     python tools/peers/bench.py -m MODEL.gguf [-m MORE.gguf] [--shape llama-1b:q4_0] [-d 0 -d 4096]
         [--record NAME]
@@ -35,7 +37,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RECORD = ROOT / "benches" / "record"
 TESTS = {"prefill": "n_prompt", "decode": "n_gen"}
-LIMITS = {"read": "read_bytes_per_s", "int8": "int8_ops_per_s"}
+LIMITS = {"read_bytes": ("memory read at", 1e9, "GB/s", 1),
+          "int8_ops": ("bytes multiplied at", 1e12, "Tops/s", 2)}
 
 
 def arguments():
@@ -190,9 +193,10 @@ def summary(samples, limits):
         if not all(medians.values()):
             continue
         out[test] = {e: range_of(m) for e, m in medians.items()}
-        # None where the level has no instructions whose rate could be the limit.
-        if shares := [x["share"] for x in limits[test] if x["share"]]:
-            out[test]["share"] = range_of(shares)
+        # Empty where the level has no instructions whose rate could be the limit.
+        for share in ("share", "share_of_best"):
+            if shares := [x[share] for x in limits[test]]:
+                out[test][share] = range_of(shares)
         if len(medians) == 2:
             ratios = [a / b for a, b in zip(medians["siskin"], medians["llama.cpp"])]
             out[test]["ratio"] = range_of(ratios)
@@ -206,7 +210,7 @@ def table(args, results):
     the two say little where the limits drifted; the share of the limit is of the same process."""
     n = {"prefill": args.n_prompt, "decode": args.n_gen}
     scaling = len(args.threads) > 1
-    columns = ["model", "depth", "test", "siskin", "of the limit", "llama.cpp",
+    columns = ["model", "depth", "test", "siskin", "of the limit", "of its best", "llama.cpp",
                "ratio (lowest to highest round)"]
     if scaling:
         columns[2:2] = ["threads"]
@@ -221,7 +225,8 @@ def table(args, results):
             ratio = r.get("ratio")
             cell = {"model": result["model"], "depth": str(result["depth"]),
                     "test": f"{test} {n[test]}", "threads": str(result["threads"]),
-                    "of the limit": f"{100 * r['share']['median']:.0f}%" if "share" in r else "",
+                    "of the limit": percent(r.get("share")),
+                    "of its best": percent(r.get("share_of_best")),
                     "ratio (lowest to highest round)":
                         f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
                         if ratio else ""}
@@ -238,27 +243,29 @@ def table(args, results):
     return "\n".join(lines)
 
 
+def percent(share):
+    return f"{100 * share['median']:.0f}%" if share else ""
+
+
 def threads_of(args):
     """The numbers of threads, in words."""
     return ", ".join(map(str, args.threads)) + (" threads" if args.threads != [1] else " thread")
 
 
 def limits_of(results):
-    """What all rounds found, by the number of threads."""
+    """What all rounds found, by the number of threads and by what bounds the test."""
     out = {}
-    for threads in dict.fromkeys(r["threads"] for r in results):
-        found = [x for r in results if r["threads"] == threads
-                 for test in r["limits"].values() for x in test]
-        for name, field in LIMITS.items():
-            if values := [x[field] for x in found if x[field]]:
-                out.setdefault(threads, {})[name] = range_of(values)
-    return out
+    for r in results:
+        for found in (x for test in r["limits"].values() for x in test):
+            of_threads = out.setdefault(r["threads"], {})
+            of_threads.setdefault(found["bound"], []).append(found["per_s"])
+    return {t: {bound: range_of(v) for bound, v in found.items()} for t, found in out.items()}
 
 
-def between(limit, unit, digits):
+def between(limit, unit, name, digits):
     """The median and the range, in words."""
     median, least, most = (f"{limit[k] / unit:.{digits}f}" for k in ("median", "min", "max"))
-    return f"{median} ({least} to {most})"
+    return f"{median} ({least} to {most}) {name}"
 
 
 def described(whole):
@@ -267,14 +274,11 @@ def described(whole):
     lines = [f"{m['date']}: {m['cpu']}, {m['cores']} cores ({' '.join(m['features'])}), "
              f"{m['memory_gib']} GiB of memory, {m['system']}; load average before: "
              f"{m['load_average'][0]}."]
-    for threads, limit in whole["limits"].items():
-        found = []
-        if "read" in limit:
-            found.append(f"reads {between(limit['read'], 1e9, 1)} GB/s")
-        if "int8" in limit:
-            found.append(f"{between(limit['int8'], 1e12, 2)} Tops/s on bytes")
-        lines.append(f"`siskin bench --limits` with {threads} thread{'s' * (threads > 1)}, in each "
-                     f"round: {', '.join(found)}.")
+    for threads, found in whole["limits"].items():
+        limits = [f"{LIMITS[bound][0]} {between(limit, *LIMITS[bound][1:])}"
+                  for bound, limit in found.items()]
+        lines.append(f"`siskin bench --limits` with {threads} thread{'s' * (threads > 1)}, beside the "
+                     f"runs of each round: {', '.join(limits)}.")
     if "siskin" in v:
         kernels = {row["kernel_level"] for r in whole["results"]
                    for row in r["first_round"].get("siskin", {}).values() if row}

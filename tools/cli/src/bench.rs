@@ -1,22 +1,22 @@
 //! `siskin bench`
 
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::bail;
 use clap::Args;
 use siskin::gguf::GgufFile;
-use siskin::{Engine, Session};
+use siskin::{Engine, Rate, ReadBuffer, Session};
 
 use crate::args::{ModelArgs, SessionArgs};
-use crate::bench_record::{Limits, Record, Run};
+use crate::bench_record::{Bound, Limits, Record, Run};
 use crate::{output, process};
 
 /// Measures how fast a model reads a prompt and generates, here.
 ///
 /// Decoding is bound by how fast the weights are read from memory, reading a prompt by how fast
-/// 8-bit integers are multiplied: --limits measures both limits of this machine and gives the
-/// results as a share of them.
+/// 8-bit integers are multiplied: --limits measures just before and after each run how fast this
+/// machine does what bounds it, and gives the results as a share of that.
 #[derive(Args)]
 pub struct BenchArgs {
     /// Tokens of the prompt; 0 leaves the test out.
@@ -31,7 +31,7 @@ pub struct BenchArgs {
     /// Runs of each test.
     #[arg(short, long, default_value_t = 5)]
     repetitions: usize,
-    /// Measure the limits of this machine too, and give results as a share of them.
+    /// Measure what bounds the runs too, beside each, and give results as a share of it.
     #[arg(long)]
     limits: bool,
     /// Measure a model of this shape with random weights instead of a file: smollm2-135m, llama-1b,
@@ -53,6 +53,9 @@ pub struct BenchArgs {
     #[command(flatten)]
     session: SessionArgs,
 }
+
+/// How long a limit is measured between two runs.
+const BESIDE: Duration = Duration::from_millis(200);
 
 /// Bytes of weights that a token reads, and operations that it takes: every matrix once. Of the
 /// embeddings a token reads one row, unless they are the output matrix too.
@@ -82,18 +85,24 @@ struct Bench<'a> {
     args: &'a BenchArgs,
     engine: &'a Engine,
     session: Session,
+    /// The memory that --limits reads, once it does, and the most that the process had before.
+    buffer: Option<(ReadBuffer, Option<u64>)>,
 }
 
 impl Bench<'_> {
-    /// One run: nanoseconds.
-    fn run(&mut self, n_prompt: usize, n_gen: usize) -> anyhow::Result<u64> {
-        let n_vocab = self.engine.hparams().n_vocab;
+    /// Fills the context up to the depth.
+    fn prepare(&mut self) -> anyhow::Result<()> {
         let depth = self.args.depth;
         if !self.session.rewind(depth) || self.session.tokens().len() < depth {
             self.session.rewind(0);
-            self.session.prefill(&tokens(depth, n_vocab))?;
+            self.session.prefill(&tokens(depth, self.engine.hparams().n_vocab))?;
         }
-        let prompt = tokens(n_prompt.max(n_gen), n_vocab);
+        Ok(())
+    }
+
+    /// One run, after [`prepare`](Self::prepare): nanoseconds.
+    fn run(&mut self, n_prompt: usize, n_gen: usize) -> anyhow::Result<u64> {
+        let prompt = tokens(n_prompt.max(n_gen), self.engine.hparams().n_vocab);
         let start = Instant::now();
         if n_prompt > 0 {
             self.session.prefill(&prompt[..n_prompt])?;
@@ -105,11 +114,17 @@ impl Bench<'_> {
     }
 
     fn test(&mut self, n_prompt: usize, n_gen: usize, first_ms: f64) -> anyhow::Result<Record> {
+        self.prepare()?;
         self.run(n_prompt, n_gen.min(8))?;
+        let bound = if n_gen > 0 { Bound::ReadBytes } else { Bound::Int8Ops };
         let test_time = SystemTime::now();
         let mut samples_ns = Vec::new();
+        let mut limits = Vec::new();
         for _ in 0..self.args.repetitions {
+            self.prepare()?;
+            let before = self.limit(bound)?;
             samples_ns.push(self.run(n_prompt, n_gen)?);
+            limits.extend(before.zip(self.limit(bound)?).map(|(a, b)| [a, b]));
         }
         let run = Run {
             n_batch: self.args.session.batch,
@@ -118,8 +133,51 @@ impl Bench<'_> {
             n_depth: self.args.depth,
             test_time,
             time_to_first_token_ms: first_ms,
+            peak_memory_bytes: self.peak_memory(),
         };
-        Record::new(self.engine, &self.session, run, samples_ns)
+        let mut record = Record::new(self.engine, &self.session, run, samples_ns)?;
+        let (bytes, ops) = work(self.engine);
+        let work = match bound {
+            Bound::ReadBytes => bytes,
+            Bound::Int8Ops => {
+                // Of a prompt only the last token's logits are computed.
+                let output = &self.engine.model().weights.output;
+                let output = 2.0 * (output.rows() * output.cols()) as f64;
+                ops - output * (1.0 - 1.0 / n_prompt as f64)
+            }
+        };
+        record.limits =
+            (!limits.is_empty()).then(|| Limits::new(bound, &record.samples_ts, work, &limits));
+        Ok(record)
+    }
+
+    /// What the machine can do at this moment, if that is asked and the level can measure it.
+    fn limit(&mut self, bound: Bound) -> anyhow::Result<Option<Rate>> {
+        if !self.args.limits {
+            return Ok(None);
+        }
+        Ok(match bound {
+            Bound::Int8Ops => self.engine.int8_peak(BESIDE),
+            Bound::ReadBytes => {
+                let (buffer, _) = match &mut self.buffer {
+                    Some(buffer) => buffer,
+                    none => {
+                        let before = process::peak_memory();
+                        none.insert((self.engine.read_buffer()?, before))
+                    }
+                };
+                Some(self.engine.read_bandwidth(buffer, BESIDE))
+            }
+        })
+    }
+
+    /// The most memory that the model took.
+    fn peak_memory(&self) -> Option<u64> {
+        let now = process::peak_memory()?;
+        Some(match &self.buffer {
+            Some((buffer, before)) => now.saturating_sub(buffer.bytes() as u64).max((*before)?),
+            None => now,
+        })
     }
 }
 
@@ -145,7 +203,7 @@ pub fn main(mut args: BenchArgs) -> anyhow::Result<()> {
     let first = tokens(args.n_prompt.max(1), engine.hparams().n_vocab);
     session.prefill(&first)?;
     let first_ms = start.elapsed().as_secs_f64() * 1e3;
-    let mut bench = Bench { args: &args, engine: &engine, session };
+    let mut bench = Bench { args: &args, engine: &engine, session, buffer: None };
     let mut records = Vec::new();
     if args.n_prompt > 0 {
         records.push(bench.test(args.n_prompt, 0, first_ms)?);
@@ -153,25 +211,10 @@ pub fn main(mut args: BenchArgs) -> anyhow::Result<()> {
     if args.n_gen > 0 {
         records.push(bench.test(0, args.n_gen, first_ms)?);
     }
-    if args.limits {
-        let (read, int8) = engine.measure_limits(std::time::Duration::from_secs(2));
-        let (bytes, ops) = work(&engine);
-        // Of a prompt only the last token's logits are computed.
-        let output = engine.model().weights.output.rows() * engine.model().weights.output.cols();
-        for r in &mut records {
-            let share = if r.n_gen > 0 {
-                Some(r.median_ts * bytes / read)
-            } else {
-                let ops = ops - 2.0 * output as f64 * (1.0 - 1.0 / r.n_prompt as f64);
-                int8.map(|peak| r.median_ts * ops / peak)
-            };
-            r.limits = Some(Limits { read_bytes_per_s: read, int8_ops_per_s: int8, share });
-        }
-    }
     if args.json {
         return output::json(&records);
     }
-    let memory = process::peak_memory().map_or("?".into(), output::bytes);
+    let memory = bench.peak_memory().map_or("?".into(), output::bytes);
     let mut text = format!(
         "{}: {} threads, {} kernels, first token after {first_ms:.0} ms, peak memory {memory}\n",
         engine.file().path().display(),
@@ -187,17 +230,11 @@ pub fn main(mut args: BenchArgs) -> anyhow::Result<()> {
             r.stddev_ts,
             r.median_ts,
         );
-        if let Some(share) = r.limits.as_ref().and_then(|l| l.share) {
-            let of = if r.n_gen == 0 { "the integer peak" } else { "the read bandwidth" };
-            text += &format!("           {:.0}% of {of}\n", 100.0 * share);
+        match &r.limits {
+            Some(limits) => text += &format!("           {limits}\n"),
+            None if args.limits => text += "           no limit is known of these kernels\n",
+            None => {}
         }
-    }
-    if let Some(limits) = records.first().and_then(|r| r.limits.as_ref()) {
-        text += &format!("  this machine reads {:.1} GB/s", limits.read_bytes_per_s / 1e9);
-        if let Some(ops) = limits.int8_ops_per_s {
-            text += &format!(" and does {:.2} Tops/s on bytes", ops / 1e12);
-        }
-        text += "\n";
     }
     output::print(&text)
 }

@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use siskin::gguf::ByteOrder;
-use siskin::{Engine, Session};
+use siskin::{Engine, Rate, Session};
 
-use crate::{ftype, process};
+use crate::ftype;
 
 /// How a test was run.
 pub struct Run {
@@ -17,6 +17,7 @@ pub struct Run {
     pub n_depth: usize,
     pub test_time: SystemTime,
     pub time_to_first_token_ms: f64,
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// One test's result. The fields down to `samples_ts` are named as in llama-bench.
@@ -48,7 +49,7 @@ pub struct Record {
     pub avg_ts: f64,
     pub stddev_ts: f64,
     samples_ns: Vec<u64>,
-    samples_ts: Vec<f64>,
+    pub samples_ts: Vec<f64>,
     pub median_ts: f64,
     time_to_first_token_ms: f64,
     peak_memory_bytes: Option<u64>,
@@ -58,14 +59,65 @@ pub struct Record {
     siskin_version: &'static str,
 }
 
-/// What this machine can do, and the share of it that a test reached.
-#[derive(Clone, Serialize)]
+/// What bounds the speed of a test.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// How many bytes a second are read from memory.
+    ReadBytes,
+    /// How many operations a second are done on bytes.
+    Int8Ops,
+}
+
+/// What this machine can do of what bounds a test, and the share of it that the test reached.
+///
+/// The machine's speed drifts, so the limit is measured just before and after each run.
+#[derive(Serialize)]
 pub struct Limits {
-    pub read_bytes_per_s: f64,
-    pub int8_ops_per_s: Option<f64>,
-    /// Decoding: bytes of weights read a second, by the bandwidth. Reading a prompt: operations a
-    /// second, by the integer peak.
-    pub share: Option<f64>,
+    bound: Bound,
+    /// The median of what was measured beside the runs, of which each has the mean of before and
+    /// after.
+    per_s: f64,
+    /// The fastest moment.
+    best_per_s: f64,
+    /// The median of each run's share of what was measured beside it.
+    share: f64,
+    /// The median run's share of the fastest moment.
+    share_of_best: f64,
+}
+
+impl Limits {
+    /// Of runs with these tokens a second, each token of which takes `work` of what `rates` count,
+    /// before and after each run.
+    pub fn new(bound: Bound, samples_ts: &[f64], work: f64, rates: &[[Rate; 2]]) -> Limits {
+        let beside: Vec<f64> = rates.iter().map(|[a, b]| (a.mean + b.mean) / 2.0).collect();
+        let shares = samples_ts.iter().zip(&beside).map(|(ts, limit)| ts * work / limit);
+        let best = rates.as_flattened().iter().map(|r| r.best).fold(0.0, f64::max);
+        Limits {
+            bound,
+            per_s: median(&beside),
+            best_per_s: best,
+            share: median(&shares.collect::<Vec<_>>()),
+            share_of_best: median(samples_ts) * work / best,
+        }
+    }
+}
+
+impl std::fmt::Display for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (unit, of, did) = match self.bound {
+            Bound::ReadBytes => (1e9, "GB/s", "memory is read"),
+            Bound::Int8Ops => (1e12, "Tops/s", "bytes are multiplied"),
+        };
+        write!(
+            f,
+            "{:.0}% of the {:.2} {of} at which {did} just before and after, {:.0}% of {:.2} at best",
+            100.0 * self.share,
+            self.per_s / unit,
+            100.0 * self.share_of_best,
+            self.best_per_s / unit,
+        )
+    }
 }
 
 impl Record {
@@ -112,7 +164,7 @@ impl Record {
             samples_ns,
             samples_ts,
             time_to_first_token_ms: run.time_to_first_token_ms,
-            peak_memory_bytes: process::peak_memory(),
+            peak_memory_bytes: run.peak_memory_bytes,
             kernel_level: engine.level().to_string(),
             limits: None,
             siskin_version: env!("CARGO_PKG_VERSION"),
@@ -186,6 +238,16 @@ mod tests {
         assert_eq!(at(951_868_799), "2000-02-29T23:59:59Z");
         assert_eq!(at(951_868_800), "2000-03-01T00:00:00Z");
         assert_eq!(at(1_767_225_599), "2025-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn a_share_is_of_what_was_measured_beside_the_run() {
+        let rate = |mean| Rate { mean, best: 2.0 * mean };
+        let rates = [[90.0, 110.0], [110.0, 40.0], [40.0, 60.0]].map(|pair| pair.map(rate));
+        // Beside the runs: 100, 75 and 50.
+        let limits = Limits::new(Bound::ReadBytes, &[8.0, 3.0, 4.5], 10.0, &rates);
+        assert_eq!((limits.per_s, limits.share), (75.0, 0.8));
+        assert_eq!((limits.best_per_s, limits.share_of_best), (220.0, 45.0 / 220.0));
     }
 
     #[test]

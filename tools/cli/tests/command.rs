@@ -286,6 +286,30 @@ fn bench_json_is_an_array_in_the_shape_of_llama_bench() {
 }
 
 #[test]
+fn bench_gives_shares_of_what_was_measured_beside_it() {
+    let bench = |args: &[&str]| {
+        let all =
+            [&["bench", "-p", "8", "-n", "2", "-r", "1", "-t", "2", "--limits"], args].concat();
+        siskin(&with_model("llama", &all))
+    };
+    let rows = json(&bench(&["--json"])).remove(0);
+    // Which level this machine has decides whether a prompt has a limit.
+    let limits = &rows[1]["limits"];
+    assert_eq!(limits["bound"], "read_bytes");
+    for key in ["per_s", "best_per_s", "share", "share_of_best"] {
+        assert!(limits[key].as_f64() > Some(0.0), "{key}: {limits}");
+    }
+    assert!(limits["per_s"].as_f64() <= limits["best_per_s"].as_f64(), "{limits}");
+    let memory = rows[1]["peak_memory_bytes"].as_u64();
+    assert!(memory.is_none_or(|bytes| bytes < 256 << 20), "the buffer is none of the model's");
+
+    let rows = json(&bench(&["--json", "--cpu", "scalar"])).remove(0);
+    assert!(rows[0].get("limits").is_none() && rows[1]["limits"]["share"].is_number(), "{rows}");
+    let text = bench(&["--cpu", "scalar"]).stdout;
+    assert!(text.contains("no limit is known of these kernels") && text.contains("GB/s"), "{text}");
+}
+
+#[test]
 fn a_shape_is_written_with_types_that_fit_its_rows() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.gguf");
