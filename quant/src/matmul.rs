@@ -23,9 +23,11 @@
 //! the fixed tree of [`crate::lanes`]. Neither depends on the number of rows or columns computed
 //! together, so prefill and decode, any split over threads and any register width agree.
 
+use std::ops::Range;
+
 use crate::act::{Activations, FEW};
 use crate::generic::panel::MANY;
-use crate::par::{self, SendPtr, Team};
+use crate::par::{SendPtr, Team};
 use crate::table::{GemmArgs, KernelTable};
 use crate::types::{Act, GgmlType};
 
@@ -90,12 +92,28 @@ pub struct Product<'a> {
 /// Products in a step, at the most.
 pub const MAX_PRODUCTS: usize = 8;
 
-/// How the rows of the products of a step are handed out: in chunks that are about as many bytes in all
-/// products, so that each thread's range of them is as much work.
+/// How the rows of the products of a step are handed out: each thread's range of chunks is its share of
+/// every product, in chunks that are about as many bytes in all of them.
 struct Split {
-    /// The first chunk of each product and the rows of its chunks.
-    products: [(usize, usize); MAX_PRODUCTS],
+    shares: [Share; MAX_PRODUCTS],
+    /// Ranges, and chunks in each.
+    threads: usize,
     chunks: usize,
+}
+
+/// A thread's share of a product.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Rows of the product.
+    rows: usize,
+    /// Tiles of the products before, less whole rounds over the threads: so that not the same threads have
+    /// one tile more of each.
+    offset: usize,
+    /// The first of its chunks in a range, and how many there are.
+    first: usize,
+    chunks: usize,
+    /// Tiles of a chunk, of which the last has fewer; or 0, and all have about as many.
+    tiles: usize,
 }
 
 impl Split {
@@ -106,47 +124,65 @@ impl Split {
         n: usize,
         threads: usize,
     ) -> Split {
-        let bytes = weights.clone().map(|w| w.data.len()).sum();
-        let bytes = chunk_bytes(bytes, n, threads);
-        // What the kernels compute together, in tiles, where each thread then has about as many.
-        let tall = |w: &Matrix<'_>| match table.get(w.ty) {
-            Some(kernels) if n >= MANY => kernels.rows.div_ceil(ROW_TILE),
-            _ => 1,
-        };
-        let chunks: usize = weights.clone().map(|w| w.rows.div_ceil(tall(w) * ROW_TILE)).sum();
-        let even = chunks.next_multiple_of(threads) - chunks <= chunks / 20;
-        let mut split = Split { products: [(0, 0); MAX_PRODUCTS], chunks: 0 };
-        for (w, product) in weights.zip(&mut split.products) {
+        let total = weights.clone().map(|w| w.data.len()).sum::<usize>();
+        let bytes = chunk_bytes(total, n, threads);
+        // What is not worth handing out is one range; a thread that helps fetches the leader's next part.
+        let threads = if total <= bytes { 1 } else { threads };
+        let none = Share { rows: 0, offset: 0, first: usize::MAX, chunks: 0, tiles: 0 };
+        let mut before = 0;
+        let mut split = Split { shares: [none; MAX_PRODUCTS], threads, chunks: 0 };
+        for (w, share) in weights.zip(&mut split.shares) {
+            let most = w.rows.div_ceil(ROW_TILE).div_ceil(threads).max(1);
             let tiles = bytes / w.row_bytes.saturating_mul(ROW_TILE).max(1);
-            let tiles = tiles.clamp(1, w.rows.div_ceil(ROW_TILE).max(1));
-            let tall = if even { tall(w) } else { 1 };
-            let rows = ((tiles + tall / 2) / tall).max(1) * tall * ROW_TILE;
-            *product = (split.chunks, rows);
-            split.chunks += w.rows.div_ceil(rows);
+            // What the kernels compute together.
+            let tall = match table.get(w.ty) {
+                Some(kernels) if n >= MANY => kernels.rows.div_ceil(ROW_TILE),
+                _ => 1,
+            };
+            let (tiles, chunks) = if tall > 1 {
+                let tiles = (tiles.min(most) + tall / 2) / tall * tall;
+                let tiles = tiles.max(tall);
+                (tiles, most.div_ceil(tiles))
+            } else {
+                let tiles = tiles.clamp(1, most);
+                (0, (most + tiles / 2) / tiles)
+            };
+            let offset = before % threads;
+            *share = Share { rows: w.rows, offset, first: split.chunks, chunks, tiles };
+            split.chunks += chunks;
+            before += w.rows.div_ceil(ROW_TILE);
         }
         split
     }
 
-    /// The product of a chunk, and its first row.
-    fn find(&self, chunk: usize, products: usize) -> (usize, usize) {
-        let i = self.products[..products].partition_point(|(first, _)| *first <= chunk) - 1;
-        let (first, rows) = self.products[i];
-        (i, (chunk - first) * rows)
+    /// Chunks of all ranges.
+    fn all(&self) -> usize {
+        self.threads * self.chunks
+    }
+
+    /// The product of a chunk, and its rows; none if there are fewer tiles than threads.
+    fn find(&self, chunk: usize) -> (usize, Range<usize>) {
+        let (thread, chunk) = (chunk / self.chunks, chunk % self.chunks);
+        let i = self.shares.partition_point(|share| share.first <= chunk) - 1;
+        let Share { rows, offset, first, chunks, tiles } = self.shares[i];
+        let begin_of = |thread| (rows.div_ceil(ROW_TILE) * thread + offset) / self.threads;
+        let (begin, end) = (begin_of(thread), begin_of(thread + 1));
+        let at = |chunk: usize| match tiles {
+            0 => begin + (end - begin) * chunk / chunks,
+            _ => end.min(begin + tiles * chunk),
+        };
+        let row = |tile: usize| rows.min(ROW_TILE * tile);
+        (i, row(at(chunk - first))..row(at(chunk - first + 1)))
     }
 
     /// Where in `weights` a chunk begins; null if there is no such chunk.
-    fn address<'a>(
-        &self,
-        chunk: usize,
-        weights: impl Fn(usize) -> &'a Matrix<'a>,
-        products: usize,
-    ) -> *const u8 {
-        if chunk >= self.chunks {
+    fn address<'a>(&self, chunk: usize, weights: impl Fn(usize) -> &'a Matrix<'a>) -> *const u8 {
+        if chunk >= self.all() {
             return std::ptr::null();
         }
-        let (i, row) = self.find(chunk, products);
+        let (i, rows) = self.find(chunk);
         let w = weights(i);
-        w.data.as_ptr().wrapping_add(row * w.row_bytes)
+        w.data.as_ptr().wrapping_add(rows.start * w.row_bytes)
     }
 }
 
@@ -182,18 +218,19 @@ pub fn matmul(
     let n = products.iter().map(|p| p.x.n()).max().unwrap_or(0);
     let split = Split::new(table, products.iter().map(|p| &p.w), n, threads);
     let then = Split::new(table, next.iter(), n, threads);
-    team.run(split.chunks, &|chunk, scratch| {
-        let (i, start) = split.find(chunk, products.len());
+    team.run(split.all(), &|chunk, scratch| {
+        let (i, rows) = split.find(chunk);
+        if rows.is_empty() {
+            return;
+        }
         let p = &products[i];
-        let end = p.w.rows.min(start + split.products[i].1);
         let Some(kernels) = table.get(p.w.ty) else { return };
         // Of the thread whose chunk this is, also if another one helps: the memory is shared.
-        let owner = par::owner(chunk, split.chunks, threads);
-        let next = if chunk + 1 < par::first_chunk(owner + 1, split.chunks, threads) {
-            split.address(chunk + 1, |i| &products[i].w, products.len())
+        let owner = chunk / split.chunks;
+        let next = if chunk + 1 < split.chunks * (owner + 1) {
+            split.address(chunk + 1, |i| &products[i].w)
         } else {
-            let first = par::first_chunk(owner, then.chunks, threads);
-            then.address(first, |i| &next[i], next.len())
+            then.address(then.chunks * owner, |i| &next[i])
         };
         let mut args = GemmArgs {
             w: p.w.data.as_ptr(),
@@ -201,7 +238,7 @@ pub fn matmul(
             act: p.x.bytes().as_ptr(),
             layout: p.x.layout(),
             n: p.x.n(),
-            rows: start..end,
+            rows,
             next,
             out: outs[i].get(),
             ldo: p.w.rows,
@@ -246,29 +283,61 @@ mod tests {
                     let two = [w, w];
                     let split = Split::new(table, two.iter(), n, threads);
                     let mut next = [0; 2];
-                    for chunk in 0..split.chunks {
-                        let (i, start) = split.find(chunk, 2);
-                        assert_eq!(start, next[i], "{rows} rows, {n} columns, {threads} threads");
-                        next[i] = start + split.products[i].1;
+                    for chunk in 0..split.all() {
+                        let (i, found) = split.find(chunk);
+                        let case = format!("{rows} rows, {n} columns, {threads} threads");
+                        assert_eq!(found.start, next[i], "{case}");
+                        assert!(found.end == rows || found.end.is_multiple_of(ROW_TILE), "{case}");
+                        next[i] = found.end;
                     }
-                    assert!(next.iter().all(|end| (rows..rows + 4096).contains(end)));
+                    assert_eq!(next, [rows; 2]);
                 }
             }
         }
     }
 
     #[test]
-    fn tall_tiles_are_where_threads_have_as_many() {
+    fn no_thread_has_the_larger_share_of_every_product() {
         let table = KernelTable::detect().expect("kernels");
-        let tall = table.get(GgmlType::Q4_0).expect("kernels").rows.max(ROW_TILE);
+        let data = vec![0; 576 * GgmlType::Q8_0.row_bytes(576).expect("whole blocks")];
+        let w = |rows: usize| {
+            let data = &data[..rows * data.len() / 576];
+            Matrix::new(GgmlType::Q8_0, rows, 576, data).expect("a matrix")
+        };
+        let shares = |weights: &[Matrix<'_>], threads: usize| -> Vec<usize> {
+            let split = Split::new(&table, weights.iter(), 1, threads);
+            let rows = |thread| {
+                let chunks = split.chunks * thread..split.chunks * (thread + 1);
+                chunks.map(|chunk| split.find(chunk).1.len()).sum()
+            };
+            (0..threads).map(rows).collect()
+        };
+        // An odd number of tiles each.
+        assert_eq!(shares(&[w(304), w(304)], 2), [304, 304]);
+        for share in shares(&[w(576), w(192), w(192)], 16) {
+            assert!((3 * ROW_TILE..=5 * ROW_TILE).contains(&share), "{share} of 960 rows");
+        }
+    }
+
+    #[test]
+    fn threads_have_as_many_rows_each_in_tall_tiles() {
+        let table = KernelTable::detect().expect("kernels");
+        let tall = table.get(GgmlType::Q4_0).expect("kernels").rows.next_multiple_of(ROW_TILE);
         let data = vec![0; 640 * GgmlType::Q4_0.row_bytes(64).expect("whole blocks")];
         for (rows, n, threads, want) in
-            [(576, 128, 2, tall), (576, 127, 2, ROW_TILE), (640, 128, 4, ROW_TILE)]
+            [(576, 128, 2, tall), (576, 127, 2, ROW_TILE), (640, 128, 4, tall)]
         {
             let data = &data[..rows * data.len() / 640];
             let w = Matrix::new(GgmlType::Q4_0, rows, 64, data).expect("a matrix");
             let split = Split::new(&table, [w].iter(), n, threads);
-            assert_eq!(split.products[0].1, want, "{rows} rows, {n} columns, {threads} threads");
+            let case = format!("{rows} rows, {n} columns, {threads} threads");
+            for thread in 0..threads {
+                let chunks = split.chunks * thread..split.chunks * (thread + 1);
+                let mut sizes = chunks.map(|chunk| split.find(chunk).1.len());
+                assert_eq!(sizes.clone().sum::<usize>(), rows / threads, "{case}");
+                assert!(sizes.next().is_some_and(|rows| rows.is_multiple_of(want)), "{case}");
+                assert!(sizes.all(|rows| rows <= want), "{case}");
+            }
         }
     }
 }

@@ -163,18 +163,8 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 /// Where the range of thread `t` of `threads` begins, of `n` chunks.
-pub(crate) fn first_chunk(t: usize, n: usize, threads: usize) -> usize {
+fn first_chunk(t: usize, n: usize, threads: usize) -> usize {
     (t as u64 * n as u64 / threads as u64) as usize
-}
-
-/// The thread in whose range `chunk` is, of `n` chunks.
-pub(crate) fn owner(chunk: usize, n: usize, threads: usize) -> usize {
-    if n == 1 {
-        // What is not handed out is the leader's.
-        return 0;
-    }
-    // The last thread whose range begins at or before the chunk: t n / threads <= chunk.
-    (((chunk as u64 + 1) * threads as u64 - 1) / n as u64) as usize
 }
 
 /// Bits of a word that count chunks.
