@@ -19,6 +19,8 @@
 //! number: those are slow to compute with (6 columns took longer than 8, `siskin bench --shape llama-1b
 //! --type q4_0 -n 0 -p 6`).
 
+use std::ops::Range;
+
 use crate::buffer::{Buffer, OutOfMemory};
 use crate::par::{SERIAL_VALUES, SendPtr, Team};
 use crate::table::KernelTable;
@@ -197,7 +199,7 @@ impl Activations {
     /// If `x` is not whole rows, `k` not whole blocks, or the memory too small.
     pub fn quantize(&mut self, team: &mut Team<'_>, table: &KernelTable, k: usize, x: &[f32]) {
         let n = rows(x, k);
-        self.fill(team, table, k, n, |t| &x[t * k..(t + 1) * k]);
+        self.fill(team, table, k, n, |rows| &x[rows.start * k..rows.end * k]);
     }
 
     /// [`quantize`](Self::quantize) of rows that `make(row, values)` finishes first, on the thread that
@@ -215,23 +217,27 @@ impl Activations {
     ) {
         let n = rows(x, k);
         let x = SendPtr(x.as_mut_ptr());
-        self.fill(team, table, k, n, |t| {
+        self.fill(team, table, k, n, |rows| {
             // SAFETY: `fill` asks once for each row below `n`, so that rows are within `x`, which is
             // borrowed mutably for the whole call, and nothing else has them.
-            let row = unsafe { std::slice::from_raw_parts_mut(x.get().add(t * k), k) };
-            make(t, row);
-            row
+            let x = unsafe {
+                std::slice::from_raw_parts_mut(x.get().add(rows.start * k), rows.len() * k)
+            };
+            for (t, row) in rows.zip(x.chunks_exact_mut(k)) {
+                make(t, row);
+            }
+            x
         });
     }
 
-    /// Quantizes rows `0..n`, each of which `row` gives once.
+    /// Quantizes rows `0..n`, each of which `rows` gives once.
     fn fill<'x>(
         &mut self,
         team: &mut Team<'_>,
         table: &KernelTable,
         k: usize,
         n: usize,
-        row: impl Fn(usize) -> &'x [f32] + Sync,
+        rows: impl Fn(Range<usize>) -> &'x [f32] + Sync,
     ) {
         let act = self.layout.act;
         assert!(act != Act::Q8 || k.is_multiple_of(32));
@@ -246,13 +252,12 @@ impl Activations {
         let quantize = table.ops().quantize;
         let one = |i: usize, group: &mut [u8]| {
             let first = i * layout.group;
-            for (c, t) in (first..n.min(first + layout.group)).enumerate() {
-                let x = row(t);
-                assert_eq!(x.len(), k);
-                // SAFETY: the group is `stride` bytes of the layout, a multiple of 64 as the start
-                // of a buffer is, and the kernel was installed because the CPU has what it needs.
-                unsafe { quantize(&layout, x, group, c) }
-            }
+            let wanted = first..n.min(first + layout.group);
+            let x = rows(wanted.clone());
+            assert_eq!(x.len(), wanted.len() * k);
+            // SAFETY: these are rows of a group, which is `stride` bytes of the layout, a multiple of 64
+            // as the start of a buffer is; the kernel was installed because the CPU has what it needs.
+            unsafe { quantize(&layout, x, group) }
         };
         // A row costs about as much as handing it out, below this.
         if n == 1 || n * k < SERIAL_VALUES {
@@ -268,22 +273,13 @@ impl Activations {
                 }
             });
         }
-        // Bytes of other layouts may lie there.
-        for t in n.next_multiple_of(layout.group)..layout.rows_held(n) {
-            self.clear(t, 0);
-        }
-        if !n.is_multiple_of(layout.group) {
-            self.clear(n / layout.group, n % layout.group);
-        }
-    }
-
-    /// Zeros the floats of rows `c..` of a group.
-    fn clear(&mut self, group: usize, c: usize) {
-        let l = self.layout;
-        let group = &mut self.buf.as_bytes_mut()[group * l.stride..][..l.stride];
-        for section in [l.d..l.sum16, l.total16..l.stride] {
-            for values in group[section].chunks_exact_mut(4 * l.group) {
-                values[4 * c..].fill(0);
+        // Bytes of other layouts may lie where kernels read rows that there are not: in groups the kernel
+        // has written zeros.
+        if layout.group == 1 {
+            let held = &mut self.buf.as_bytes_mut()[..layout.rows_held(n) * stride];
+            for row in held.chunks_exact_mut(stride).skip(n) {
+                row[layout.d..layout.sum16].fill(0);
+                row[layout.total16..].fill(0);
             }
         }
     }

@@ -44,7 +44,7 @@ pub trait Prefetch: Copy + Debug + Send + Sync + 'static {
 /// # Safety
 /// The methods may use instructions beyond the baseline: call them only where the CPU is known to
 /// have them, which is inside a function that `arch` installs for a level. Pointers must be
-/// valid for sixteen elements; they need no alignment.
+/// valid for sixteen elements, and sixty-four where as many are written; they need no alignment.
 pub unsafe trait Lanes: Prefetch {
     /// The sixteen lanes.
     type V: Copy;
@@ -86,8 +86,8 @@ pub unsafe trait Lanes: Prefetch {
     unsafe fn select_lt(a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// 2 to the power `n`, given `n + ROUND` for an integer `n` in -126 to 127.
     unsafe fn exp2_rounded(t: Self::V) -> Self::V;
-    /// The low byte of each lane's integer, given `q + ROUND` for an integer `q` in -128 to 127.
-    unsafe fn store_i8_rounded(p: *mut i8, t: Self::V);
+    /// Writes the 64 integers as bytes, given `q + ROUND` for integers `q` in -128 to 127.
+    unsafe fn store_i8_rounded(p: *mut i8, t: [Self::V; 4]);
 
     /// The lanes as an array.
     #[inline(always)]
@@ -267,9 +267,11 @@ unsafe impl Lanes for Portable {
         t.map(|t| f32::from_bits((t.to_bits() << 23).wrapping_add(0x3f80_0000)))
     }
     #[inline(always)]
-    unsafe fn store_i8_rounded(p: *mut i8, t: [f32; 16]) {
-        // SAFETY: the caller's promise.
-        unsafe { p.cast::<[i8; 16]>().write_unaligned(t.map(|t| t.to_bits() as i8)) }
+    unsafe fn store_i8_rounded(p: *mut i8, t: [[f32; 16]; 4]) {
+        for (i, t) in t.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { p.cast::<[i8; 16]>().add(i).write(t.map(|t| t.to_bits() as i8)) }
+        }
     }
 }
 

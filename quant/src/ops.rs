@@ -6,10 +6,12 @@
 //! IEEE operations in the same order. [`Ops`] holds a level's functions; its methods are the safe
 //! entries, which check sizes.
 
-use crate::act::{ActLayout, Sums};
+use crate::act::ActLayout;
 use crate::attention::{ChunkArgs, KvView, MergeArgs};
 use crate::lanes::Portable;
 use crate::table::GemmArgs;
+
+pub(crate) mod quantize;
 
 /// How the pairs of a rotary embedding are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +37,12 @@ pub enum Activation {
 /// the methods of the same names check, or `act`, `matmul` and `attention`, which call the others.
 #[derive(Clone, Copy)]
 pub struct Ops {
-    pub(crate) quantize: unsafe fn(&ActLayout, &[f32], &mut [u8], usize),
+    pub(crate) quantize: unsafe fn(&ActLayout, &[f32], &mut [u8]),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) rms_norm_in_place: unsafe fn(&mut [f32], &[f32], f32),
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
     pub(crate) scale: unsafe fn(&mut [f32], f32),
+    pub(crate) scaled: unsafe fn(&[f32], f32, &mut [f32]),
     pub(crate) softcap: unsafe fn(&mut [f32], f32),
     pub(crate) gate: unsafe fn(Activation, &mut [f32], &[f32]),
     pub(crate) rope: unsafe fn(RopeStyle, &mut [f32], &[f32], &[f32]),
@@ -93,6 +96,16 @@ impl Ops {
         unsafe { (self.scale)(x, s) }
     }
 
+    /// `out = x * s`
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn scaled(&self, x: &[f32], s: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len());
+        // SAFETY: the lengths are equal; the table holds functions that the CPU can run.
+        unsafe { (self.scaled)(x, s, out) }
+    }
+
     /// `x = cap * tanh(x / cap)`
     pub fn softcap(&self, x: &mut [f32], cap: f32) {
         // SAFETY: the table holds functions that the CPU can run.
@@ -124,8 +137,7 @@ impl Ops {
 #[allow(clippy::undocumented_unsafe_blocks, reason = "each body's block is its caller's promise")]
 pub(crate) mod body {
     use super::*;
-    use crate::lanes::{self, Lanes, ROUND};
-    use crate::types::Act;
+    use crate::lanes::{self, Lanes};
 
     /// The last few values of a slice, padded with zeros.
     #[inline(always)]
@@ -163,86 +175,6 @@ pub(crate) mod body {
             unsafe { L::load(x.as_ptr().add(i)) }
         } else {
             unsafe { load_part::<L>(x, i) }
-        }
-    }
-
-    /// Quantizes a row, the `c`-th of its group. The codes are whole numbers as floats until they are
-    /// stored, so that their sums, which are below 2^24, are exact in any order.
-    #[inline(always)]
-    pub unsafe fn quantize<L: Lanes>(layout: &ActLayout, x: &[f32], group: &mut [u8], c: usize) {
-        if layout.act != Act::Q8 {
-            group[..4 * x.len()].copy_from_slice(bytemuck::cast_slice(x));
-            return;
-        }
-        let group = group.as_mut_ptr();
-        unsafe {
-            let round = L::splat(ROUND);
-            let put = |section: usize, i: usize, bytes: [u8; 4]| {
-                group.add(layout.value(section, i, c)).cast::<[u8; 4]>().write(bytes);
-            };
-            let (zero, low, high) = (L::splat(0.0), L::splat(-127.0), L::splat(127.0));
-            // 16 blocks at a time, whose scales are the lanes of a register. Block by block, each waits for
-            // the largest of its lanes, and then for the sums of its codes.
-            for (b, x) in x.chunks(16 * 32).enumerate() {
-                let blocks = x.len() / 32;
-                let x = x.as_ptr();
-                let mut tops = [zero; 16];
-                for (i, top) in tops.iter_mut().enumerate().take(blocks) {
-                    let (low, high) = (L::load(x.add(32 * i)), L::load(x.add(32 * i + 16)));
-                    // `max` gives its second operand for NaN: a NaN does not become the scale.
-                    *top = L::max(L::abs(high), L::max(L::abs(low), zero));
-                }
-                let top = L::largest_each(&tops);
-                let d = L::div(top, high);
-                let inverse = L::to_array(L::select_lt(zero, top, L::div(high, top), zero));
-                let mut codes = [[zero; 16]; 2];
-                for i in 0..blocks {
-                    let inverse = L::splat(inverse[i]);
-                    for (j, codes) in codes.iter_mut().enumerate() {
-                        let y = L::mul(L::load(x.add(32 * i + 16 * j)), inverse);
-                        let y = L::add(L::min(L::max(y, low), high), round);
-                        let out = group.add(layout.codes(16 * b + i, c) + 16 * j);
-                        L::store_i8_rounded(out.cast(), y);
-                        codes[i] = L::sub(y, round);
-                    }
-                }
-                for (i, d) in L::to_array(d).iter().enumerate().take(blocks) {
-                    put(layout.d, 16 * b + i, d.to_ne_bytes());
-                }
-                // Sums of codes are exact in any order, and whole numbers within 32 times 127. Totals are
-                // never -0, whose sign some kernels would lose.
-                let (by16, by32) = ((Sums::SUM16, Sums::TOTAL16), (Sums::SUM32, Sums::TOTAL32));
-                for (j, (sum, total)) in [by16, by16, by32].into_iter().enumerate() {
-                    let (sum, total) = (layout.sums.contains(sum), layout.sums.contains(total));
-                    if !sum && !total {
-                        continue;
-                    }
-                    if j == 2 {
-                        for i in 0..blocks {
-                            codes[0][i] = L::add(codes[0][i], codes[1][i]);
-                        }
-                    }
-                    let sums = L::sum_each(&codes[j % 2]);
-                    let (sum_at, total_at, per) = if j == 2 {
-                        (layout.sum32, layout.total32, 1)
-                    } else {
-                        (layout.sum16, layout.total16, 2)
-                    };
-                    let first = per * 16 * b + j % 2;
-                    if sum {
-                        for (i, x) in L::to_array(sums).iter().enumerate().take(blocks) {
-                            let x = x.to_int_unchecked::<i32>();
-                            put(sum_at, first + per * i, x.to_ne_bytes());
-                        }
-                    }
-                    if total {
-                        let totals = L::to_array(L::add(L::mul(d, sums), zero));
-                        for (i, x) in totals.iter().enumerate().take(blocks) {
-                            put(total_at, first + per * i, x.to_ne_bytes());
-                        }
-                    }
-                }
-            }
         }
     }
 
@@ -286,6 +218,11 @@ pub(crate) mod body {
     #[inline(always)]
     pub unsafe fn scale<L: Lanes>(x: &mut [f32], s: f32) {
         unsafe { map::<L>(x, |_, v| L::mul(v, L::splat(s))) }
+    }
+
+    #[inline(always)]
+    pub unsafe fn scaled<L: Lanes>(x: &[f32], s: f32, out: &mut [f32]) {
+        unsafe { map::<L>(out, |i, _| L::mul(load_at::<L>(x, i), L::splat(s))) }
     }
 
     #[inline(always)]
@@ -452,8 +389,8 @@ macro_rules! instantiate_ops {
             type L = $lanes;
 
             $(#[$attr])*
-            unsafe fn quantize(layout: &ActLayout, x: &[f32], group: &mut [u8], c: usize) {
-                unsafe { body::quantize::<L>(layout, x, group, c) }
+            unsafe fn quantize(layout: &ActLayout, x: &[f32], group: &mut [u8]) {
+                unsafe { $crate::ops::quantize::quantize::<L>(layout, x, group) }
             }
             $(#[$attr])*
             unsafe fn rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
@@ -470,6 +407,10 @@ macro_rules! instantiate_ops {
             $(#[$attr])*
             unsafe fn scale(x: &mut [f32], s: f32) {
                 unsafe { body::scale::<L>(x, s) }
+            }
+            $(#[$attr])*
+            unsafe fn scaled(x: &[f32], s: f32, out: &mut [f32]) {
+                unsafe { body::scaled::<L>(x, s, out) }
             }
             $(#[$attr])*
             unsafe fn softcap(x: &mut [f32], cap: f32) {
@@ -514,6 +455,7 @@ macro_rules! instantiate_ops {
                 rms_norm_in_place,
                 add,
                 scale,
+                scaled,
                 softcap,
                 gate,
                 rope,

@@ -146,7 +146,7 @@ fn heads_of_odd_dimensions() {
 fn more_heads_over_one_than_a_tile_holds() {
     check(
         Case {
-            h: 72,
+            h: 140,
             hk: 1,
             kd: 32,
             vd: 32,
@@ -280,7 +280,7 @@ fn unlike_products_in_one_step() {
             (0..t.row_bytes(k).unwrap() * rows).map(|_| r.next() as u8 & 0x3b).collect()
         })
         .collect();
-    for n in [1, 2, 3, 6, 8, 9, 17] {
+    for n in [1, 2, 3, 6, 8, 9, 17, 130] {
         let x = r.floats(n * k);
         let mut want: Option<Vec<Vec<f32>>> = None;
         for table in tables() {
@@ -343,6 +343,65 @@ fn rows_that_are_made_are_quantized_like_others() {
                 });
                 assert!(a.bytes() == b.bytes());
                 assert!(*want.get_or_insert(a.bytes().to_vec()) == a.bytes(), "{}", table.level());
+            }
+        }
+    }
+}
+
+/// What the module `act` says, one block after the other.
+#[test]
+fn activations_are_what_their_format_says() {
+    let mut r = Random(9);
+    let pool = Pool::new(2).unwrap();
+    for (k, n) in [(32, 1), (96, 9), (544, 3), (544, 17), (576, 8), (576, 15), (1056, 24)] {
+        let mut x = r.floats(n * k);
+        x[..32].fill(0.0);
+        for (i, odd) in [f32::NAN, f32::INFINITY, 1e-44, -0.0, 3e38].iter().enumerate() {
+            x[(32 + i * 41) % (n * k)] = *odd;
+        }
+        for sums in [Sums::ALL, Sums::SUM32.with(Sums::TOTAL32), Sums::TOTAL16, Sums::NONE] {
+            for table in tables() {
+                let mut a = Activations::with_capacity(Act::Q8, k, n).unwrap();
+                a.set_sums(sums);
+                pool.scope(|team| a.quantize(team, &table, k, &x));
+                let (l, bytes) = (a.layout(), a.bytes());
+                for (i, x) in x.chunks_exact(32).enumerate() {
+                    let (row, block) = (i / (k / 32), i % (k / 32));
+                    let what = format!("row {row} block {block} of {n}x{k}, {}", table.level());
+                    let (group, c) = (&bytes[row / l.group * l.stride..], row % l.group);
+                    let word = |section: usize, i: usize| -> [u8; 4] {
+                        group[l.value(section, i, c)..][..4].try_into().unwrap()
+                    };
+                    let top =
+                        x.iter().fold(0.0f32, |top, x| if x.abs() > top { x.abs() } else { top });
+                    let d = top / 127.0;
+                    let inverse = if top > 0.0 { 127.0 / top } else { 0.0 };
+                    #[expect(clippy::manual_clamp, reason = "what is NaN becomes -127")]
+                    let codes: Vec<i32> = x
+                        .iter()
+                        .map(|x| (x * inverse).max(-127.0).min(127.0).round_ties_even() as i32)
+                        .collect();
+                    let got = group[l.codes(block, c)..][..32].iter().map(|q| i32::from(*q as i8));
+                    assert!(got.eq(codes.iter().copied()), "{what}");
+                    assert_eq!(word(l.d, block), d.to_ne_bytes(), "{what}");
+                    let sum = |codes: &[i32]| codes.iter().sum::<i32>();
+                    let total = |codes: &[i32]| (d * sum(codes) as f32 + 0.0).to_ne_bytes();
+                    if sums.contains(Sums::SUM32) {
+                        assert_eq!(word(l.sum32, block), sum(&codes).to_ne_bytes(), "{what}");
+                    }
+                    if sums.contains(Sums::TOTAL32) {
+                        assert_eq!(word(l.total32, block), total(&codes), "{what}");
+                    }
+                    for (half, codes) in codes.chunks_exact(16).enumerate() {
+                        if sums.contains(Sums::SUM16) {
+                            let want = sum(codes).to_ne_bytes();
+                            assert_eq!(word(l.sum16, 2 * block + half), want, "{what}");
+                        }
+                        if sums.contains(Sums::TOTAL16) {
+                            assert_eq!(word(l.total16, 2 * block + half), total(codes), "{what}");
+                        }
+                    }
+                }
             }
         }
     }

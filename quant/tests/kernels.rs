@@ -352,6 +352,7 @@ fn vector_operations_are_the_same_on_every_level() {
                 pair("rms_norm_in_place", &|o, v| o.rms_norm_in_place(v, &w, 1e-5));
                 pair("add", &|o, v| o.add(v, &y));
                 pair("scale", &|o, v| o.scale(v, 0.37));
+                pair("scaled", &|o, v| o.scaled(&y, 0.37, v));
                 pair("softcap", &|o, v| o.softcap(v, 30.0));
                 pair("silu", &|o, v| o.gate(Activation::Silu, v, &y));
                 pair("gelu", &|o, v| o.gate(Activation::Gelu, v, &y));

@@ -78,17 +78,21 @@ struct Run {
 }
 
 /// Calls `$tile::<L, K, R, W>` with as many rows `R`, up to 4, and as wide as the level's registers
-/// hold their sums, up to 4 registers; `$n` rows, registers `$range`.
+/// hold their sums, up to 4 registers; `$n` rows, of which those from `$row` to `$end` have the
+/// registers `$range`.
 macro_rules! tiles {
-    ($tile:ident, $kv:ident, $n:expr, $range:expr, $($arg:expr),*) => {
+    ($tile:ident, $kv:ident, $n:expr, |$row:ident, $end:ident| $range:expr, $($arg:expr),*) => {
         let mut row = 0;
         while row < $n {
             let rows = ($n - row).min(4);
-            let mut at = $range.start;
-            while at < $range.end {
-                let left = $range.end - at;
+            let ($row, $end) = (row, row + rows);
+            let range = $range;
+            let mut at = range.start;
+            while at < range.end {
+                let left = range.end - at;
                 at += match rows {
                     4 if L::SUMS >= 16 && left >= 4 => $tile::<L, $kv, 4, 4>($($arg),*, row, at),
+                    4 if L::SUMS >= 8 && left >= 2 => $tile::<L, $kv, 4, 2>($($arg),*, row, at),
                     4 => $tile::<L, $kv, 4, 1>($($arg),*, row, at),
                     3 if L::SUMS >= 12 && left >= 4 => $tile::<L, $kv, 3, 4>($($arg),*, row, at),
                     3 => $tile::<L, $kv, 3, 1>($($arg),*, row, at),
@@ -104,11 +108,19 @@ macro_rules! tiles {
     };
 }
 
+/// The groups of 16 positions in which one of the rows has a position.
 #[inline(always)]
-unsafe fn scores<L: Lanes, K: Kv>(a: &mut ChunkArgs<'_>, keys: Run, groups: Range<usize>) {
+fn groups_of(local: &[(usize, usize)]) -> Range<usize> {
+    let used = local.iter().filter(|(lo, hi)| lo < hi);
+    let first = used.clone().map(|(lo, _)| lo / 16).min().unwrap_or(0);
+    first..used.map(|(_, hi)| hi.div_ceil(16)).max().unwrap_or(0)
+}
+
+#[inline(always)]
+unsafe fn scores<L: Lanes, K: Kv>(a: &mut ChunkArgs<'_>, keys: Run, local: &[(usize, usize)]) {
     unsafe {
         let n = a.ranges.len();
-        tiles!(score_tile, K, n, groups, a, keys);
+        tiles!(score_tile, K, n, |row, end| groups_of(&local[row..end]), a, keys);
     }
 }
 
@@ -119,6 +131,7 @@ unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
     a: &mut ChunkArgs<'_>,
     values: Run,
     local: &[(usize, usize)],
+    factors: &[[f32; 3]],
     row: usize,
     at: usize,
 ) -> usize {
@@ -139,6 +152,7 @@ unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
             }
         }
         let ask = values.next > 0 && row == 0;
+        let merged = a.all.is_some();
         for j in lo..hi {
             if ask {
                 let from = value(j).wrapping_add(values.next + V::BYTES * at);
@@ -164,9 +178,21 @@ unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
                     acc[r][i] = L::fma(L::splat(*p[r].add(j)), v, acc[r][i]);
                 }
             }
+        }
+        // In a loop of its own: one that the compiler does not unroll would keep the sums in memory.
+        for r in 0..R {
+            let o = a.o.as_mut_ptr().add((row + r) * a.view.v_pad + d);
+            if merged {
+                let [old, new, used] = factors[row + r];
+                let (old, new, used) = (L::splat(old), L::splat(new), L::splat(used));
+                for i in 0..D {
+                    let before = L::load(o.add(16 * i));
+                    let after = L::fma(before, old, L::mul(acc[r][i], new));
+                    acc[r][i] = L::select_lt(L::splat(0.0), used, after, before);
+                }
+            }
             for i in 0..D {
-                let at = (row + r) * a.view.v_pad + d + 16 * i;
-                L::store(a.o.as_mut_ptr().add(at), acc[r][i]);
+                L::store(o.add(16 * i), acc[r][i]);
             }
         }
     }
@@ -174,10 +200,15 @@ unsafe fn value_tile<L: Lanes, V: Kv, const R: usize, const D: usize>(
 }
 
 #[inline(always)]
-unsafe fn values<L: Lanes, V: Kv>(a: &mut ChunkArgs<'_>, rows: Run, local: &[(usize, usize)]) {
+unsafe fn values<L: Lanes, V: Kv>(
+    a: &mut ChunkArgs<'_>,
+    rows: Run,
+    local: &[(usize, usize)],
+    factors: &[[f32; 3]],
+) {
     unsafe {
-        let (n, registers) = (a.ranges.len(), 0..a.view.v_pad / 16);
-        tiles!(value_tile, V, n, registers, a, rows, local);
+        let (n, registers) = (a.ranges.len(), a.view.v_pad / 16);
+        tiles!(value_tile, V, n, |_row, _end| 0..registers, a, rows, local, factors);
     }
 }
 
@@ -228,8 +259,9 @@ const SOFT_ROWS: usize = 16;
 /// Rows that are summed one by one: as many as take no longer so than sixteen together.
 const FEW_ROWS: usize = 4;
 
-/// Turns the scores of up to [`SOFT_ROWS`] rows from `row` on into weights: `exp(s - max)`, 0 outside the
-/// row's positions.
+/// Turns the scores of up to [`SOFT_ROWS`] rows from `row` on into weights, `exp(s - max)`, in the groups of
+/// 16 positions that a row attends to one of; 0 for the others of such a group. What is outside a row's
+/// groups has no meaning.
 #[inline(always)]
 unsafe fn soften<L: Lanes>(a: &mut ChunkArgs<'_>, row: usize, local: &[(usize, usize)]) {
     unsafe {
@@ -239,18 +271,19 @@ unsafe fn soften<L: Lanes>(a: &mut ChunkArgs<'_>, row: usize, local: &[(usize, u
             if lo == hi {
                 continue;
             }
+            let groups = lo / 16 * 16..hi.next_multiple_of(16);
             let s = &mut a.s[(row + i) * CHUNK..(row + i + 1) * CHUNK];
             let p = s.as_mut_ptr();
             if a.softcap > 0.0 {
                 let c = L::splat(a.softcap);
-                for j in (0..CHUNK).step_by(16) {
+                for j in groups.clone().step_by(16) {
                     let x = L::div(L::load(p.add(j)), c);
                     L::store(p.add(j), L::mul(lanes::tanh::<L>(x), c));
                 }
             }
-            s[..*lo].fill(f32::NEG_INFINITY);
-            s[*hi..].fill(f32::NEG_INFINITY);
-            for j in (0..CHUNK).step_by(16) {
+            s[groups.start..*lo].fill(f32::NEG_INFINITY);
+            s[*hi..groups.end].fill(f32::NEG_INFINITY);
+            for j in groups.step_by(16) {
                 tops[i] = L::max(L::load(p.add(j)), tops[i]);
             }
         }
@@ -272,7 +305,7 @@ unsafe fn soften<L: Lanes>(a: &mut ChunkArgs<'_>, row: usize, local: &[(usize, u
             }
             let p = a.s.as_mut_ptr().add((row + i) * CHUNK);
             let top = L::splat(top[i]);
-            for j in (0..CHUNK).step_by(16) {
+            for j in (lo / 16 * 16..hi.next_multiple_of(16)).step_by(16) {
                 let e = lanes::exp::<L>(L::sub(L::load(p.add(j)), top));
                 L::store(p.add(j), e);
                 sums[i] = L::add(sums[i], e);
@@ -300,16 +333,11 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
         let n = a.ranges.len();
         let mut local = [(0usize, 0usize); MANY_ROWS];
         const { assert!(QUERY_ROWS <= MANY_ROWS) };
-        let mut used = 0;
         for (local, (lo, hi)) in local.iter_mut().zip(a.ranges) {
             let lo = (*lo).max(start) - start;
             let hi = (*hi).clamp(start, start + CHUNK) - start;
             *local = if lo < hi { (lo, hi) } else { (0, 0) };
-            used = used.max(local.1);
         }
-        let used = used.div_ceil(16);
-        let first = local[..n].iter().filter(|(lo, hi)| lo < hi).map(|(lo, _)| lo / 16).min();
-        let groups = first.unwrap_or(used)..used;
         let view = a.view;
         let k_step = 16 * view.k_type.bytes(view.k_dim);
         let v_step = view.v_type.bytes(view.v_pad);
@@ -322,6 +350,7 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
         if n >= WIDEN_ROWS && a.kv.len() >= CHUNK * (view.k_dim + view.v_pad) {
             let (k, v) = a.kv.split_at_mut(CHUNK * view.k_dim);
             let (k, v) = (k.as_mut_ptr(), v.as_mut_ptr());
+            let groups = groups_of(&local[..n]);
             keys = match k_type {
                 KvType::F32 => keys,
                 KvType::F16 => widen_keys::<L, F16>(k, view.k_dim, keys, groups.clone()),
@@ -337,20 +366,69 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
             (k_type, v_type) = (KvType::F32, KvType::F32);
         }
         match k_type {
-            KvType::F32 => scores::<L, F32>(a, keys, groups),
-            KvType::F16 => scores::<L, F16>(a, keys, groups),
-            KvType::Q8_0 => scores::<L, Q8>(a, keys, groups),
-            KvType::Q4_0 => scores::<L, Q4>(a, keys, groups),
+            KvType::F32 => scores::<L, F32>(a, keys, &local),
+            KvType::F16 => scores::<L, F16>(a, keys, &local),
+            KvType::Q8_0 => scores::<L, Q8>(a, keys, &local),
+            KvType::Q4_0 => scores::<L, Q4>(a, keys, &local),
         }
         for (i, local) in local[..n].chunks(SOFT_ROWS).enumerate() {
             soften::<L>(a, i * SOFT_ROWS, local);
         }
-        match v_type {
-            KvType::F32 => values::<L, F32>(a, vs, &local),
-            KvType::F16 => values::<L, F16>(a, vs, &local),
-            KvType::Q8_0 => values::<L, Q8>(a, vs, &local),
-            KvType::Q4_0 => values::<L, Q4>(a, vs, &local),
+        let mut pairs = [[0.0f32; 3]; MANY_ROWS];
+        if let Some((m_all, l_all)) = &mut a.all {
+            for first in (0..n).step_by(MERGE_ROWS) {
+                let rows = first..n.min(first + MERGE_ROWS);
+                let (m_all, l_all) = (&mut m_all[rows.clone()], &mut l_all[rows.clone()]);
+                let [old, new] = factors::<L>(&a.m[rows.clone()], &a.l[rows.clone()], m_all, l_all);
+                for (r, (old, new)) in rows.zip(old.into_iter().zip(new)) {
+                    pairs[r] = [old, new, f32::from(a.l[r] != 0.0)];
+                }
+            }
         }
+        match v_type {
+            KvType::F32 => values::<L, F32>(a, vs, &local, &pairs),
+            KvType::F16 => values::<L, F16>(a, vs, &local, &pairs),
+            KvType::Q8_0 => values::<L, Q8>(a, vs, &local, &pairs),
+            KvType::Q4_0 => values::<L, Q4>(a, vs, &local, &pairs),
+        }
+    }
+}
+
+/// Rows whose factors are computed together when results are merged: one a lane.
+const MERGE_ROWS: usize = 16;
+
+/// Up to [`MERGE_ROWS`] values in as many lanes.
+#[inline(always)]
+unsafe fn padded<L: Lanes>(x: &[f32]) -> L::V {
+    let mut all = [0.0; MERGE_ROWS];
+    all[..x.len()].copy_from_slice(x);
+    unsafe { L::load(all.as_ptr()) }
+}
+
+/// Merges up to [`MERGE_ROWS`] rows' maxima and sums, and returns the factors of what was summed
+/// before and of what is new.
+#[inline(always)]
+unsafe fn factors<L: Lanes>(
+    m: &[f32],
+    l: &[f32],
+    m_all: &mut [f32],
+    l_all: &mut [f32],
+) -> [[f32; MERGE_ROWS]; 2] {
+    let n = m.len();
+    unsafe {
+        let (new, old) = (padded::<L>(m), padded::<L>(m_all));
+        let top = L::max(new, old);
+        let old = lanes::exp::<L>(L::sub(old, top));
+        let new = lanes::exp::<L>(L::sub(new, top));
+        let sum = L::fma(padded::<L>(l_all), old, L::mul(padded::<L>(l), new));
+        let (top, sum) = (L::to_array(top), L::to_array(sum));
+        for i in 0..n {
+            // A row without positions in this chunk stays as it is; any other has a sum of at least 1.
+            if l[i] != 0.0 {
+                (m_all[i], l_all[i]) = (top[i], sum[i]);
+            }
+        }
+        [L::to_array(old), L::to_array(new)]
     }
 }
 
@@ -358,25 +436,19 @@ pub unsafe fn chunk<L: Lanes>(a: &mut ChunkArgs<'_>) {
 pub unsafe fn merge<L: Lanes>(a: &mut MergeArgs<'_>) {
     let n = a.m.len();
     let width = a.o.len() / n;
-    for r in 0..n {
-        // A row without positions in this chunk; any other has a sum of at least 1.
-        if a.l[r] == 0.0 {
-            continue;
-        }
+    for first in (0..n).step_by(MERGE_ROWS) {
+        let rows = first..n.min(first + MERGE_ROWS);
+        let (m_all, l_all) = (&mut a.m_all[rows.clone()], &mut a.l_all[rows.clone()]);
         unsafe {
-            let m = if a.m[r] > a.m_all[r] { a.m[r] } else { a.m_all[r] };
-            let mut e = [0.0f32; 16];
-            e[0] = a.m_all[r] - m;
-            e[1] = a.m[r] - m;
-            let e = L::to_array(lanes::exp::<L>(L::load(e.as_ptr())));
-            a.m_all[r] = m;
-            a.l_all[r] = a.l_all[r].mul_add(e[0], a.l[r] * e[1]);
-            let (old, new) = (L::splat(e[0]), L::splat(e[1]));
-            let o = a.o.as_ptr().add(r * width);
-            let all = a.o_all.as_mut_ptr().add(r * width);
-            for d in (0..width).step_by(16) {
-                let add = L::mul(L::load(o.add(d)), new);
-                L::store(all.add(d), L::fma(L::load(all.add(d)), old, add));
+            let [old, new] = factors::<L>(&a.m[rows.clone()], &a.l[rows.clone()], m_all, l_all);
+            for r in rows.filter(|r| a.l[*r] != 0.0) {
+                let (old, new) = (L::splat(old[r - first]), L::splat(new[r - first]));
+                let o = a.o.as_ptr().add(r * width);
+                let all = a.o_all.as_mut_ptr().add(r * width);
+                for d in (0..width).step_by(16) {
+                    let add = L::mul(L::load(o.add(d)), new);
+                    L::store(all.add(d), L::fma(L::load(all.add(d)), old, add));
+                }
             }
         }
     }

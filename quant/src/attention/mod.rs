@@ -31,10 +31,10 @@ pub const CHUNK: usize = 64;
 const QUERY_ROWS: usize = 32;
 /// Query rows of many tokens that are computed together, at the most: they share the conversion of a chunk
 /// to f32. Half as many where there would be too few tasks for the threads.
-const MANY_ROWS: usize = 64;
-/// Queries of them, and outputs twice, have so many floats each at the most.
-const TILE_FLOATS: usize = 8192;
-const _: () = assert!(MANY_ROWS * (CHUNK + 4) + 3 * TILE_FLOATS <= crate::par::SCRATCH_BYTES / 4);
+const MANY_ROWS: usize = 128;
+/// Queries of them, and outputs, have so many floats each at the most.
+const TILE_FLOATS: usize = 12 * 1024;
+const _: () = assert!(MANY_ROWS * (CHUNK + 4) + 2 * TILE_FLOATS <= crate::par::SCRATCH_BYTES / 4);
 /// Dimensions of a head, at the most: with more, the threads' scratch memory would be too small.
 pub const MAX_DIM: usize = 1024;
 /// Scores, a scaled query, and a sum of each row when one token is decoded.
@@ -112,8 +112,10 @@ pub(crate) struct ChunkArgs<'a> {
     /// `[rows]`: the maximum, and the sum (0 where a row has no position in the chunk).
     m: &'a mut [f32],
     l: &'a mut [f32],
-    /// `[rows][v_pad]`
+    /// `[rows][v_pad]`: the weighted values.
     o: &'a mut [f32],
+    /// The maxima and sums of the chunks before, if `o` is theirs and this one is to be merged into it.
+    all: Option<(&'a mut [f32], &'a mut [f32])>,
     /// Room for the chunk as f32, `CHUNK * (k_dim + v_pad)`; or less, and it is not converted.
     kv: &'a mut [f32],
 }
@@ -329,9 +331,7 @@ impl KvLayer {
                 let (s, rest) = scratch.as_f32().split_at_mut(QUERY_ROWS * CHUNK);
                 let scaled = &mut rest[..n * self.k_dim];
                 let from = (head * group + rows) * self.k_dim;
-                for (x, q) in scaled.iter_mut().zip(&q[from..from + n * self.k_dim]) {
-                    *x = q * scale;
-                }
+                ops.scaled(&q[from..from + n * self.k_dim], scale, scaled);
                 let (m, rest) = out.split_at_mut(group);
                 let (l, o) = rest.split_at_mut(group);
                 let mut args = ChunkArgs {
@@ -344,6 +344,7 @@ impl KvLayer {
                     m: &mut m[rows..rows + n],
                     l: &mut l[rows..rows + n],
                     o: &mut o[rows * v_pad..(rows + n) * v_pad],
+                    all: None,
                     kv: &mut [],
                 };
                 // SAFETY: the slices have the lengths of `ChunkArgs`.
@@ -370,7 +371,7 @@ impl KvLayer {
                     unsafe { (ops.attention_merge)(&mut args) }
                 }
                 for (r, out) in out.chunks_exact_mut(self.v_dim).enumerate() {
-                    normalize(&o_all[r * v_pad..][..self.v_dim], l_all[r], out);
+                    ops.scaled(&o_all[r * v_pad..][..self.v_dim], 1.0 / l_all[r], out);
                 }
             }
         };
@@ -417,35 +418,29 @@ impl KvLayer {
             let (s, memory) = memory.split_at_mut(nr * CHUNK);
             let (scaled, memory) = memory.split_at_mut(nr * self.k_dim);
             let (o, memory) = memory.split_at_mut(nr * v_pad);
-            let (o_all, memory) = memory.split_at_mut(nr * v_pad);
             let (m, memory) = memory.split_at_mut(nr);
             let (l, memory) = memory.split_at_mut(nr);
             let (m_all, memory) = memory.split_at_mut(nr);
             let (l_all, kv) = memory.split_at_mut(nr);
             let mut ranges = [(0, 0); MANY_ROWS];
-            for r in 0..nr {
-                let (t, h) = (t0 + r / nh, h0 + r % nh);
+            let row = nh * self.k_dim;
+            for (i, to) in scaled.chunks_exact_mut(row).enumerate() {
+                let t = t0 + i;
                 let p = pos + t;
-                ranges[r] = ((p + 1).saturating_sub(window), p + 1);
-                let from = t * q_row + h * self.k_dim;
-                let to = &mut scaled[r * self.k_dim..(r + 1) * self.k_dim];
-                for (x, q) in to.iter_mut().zip(&q[from..from + self.k_dim]) {
-                    *x = q * scale;
-                }
+                ranges[i * nh..(i + 1) * nh].fill(((p + 1).saturating_sub(window), p + 1));
+                ops.scaled(&q[t * q_row + h0 * self.k_dim..][..row], scale, to);
             }
             let ranges = &ranges[..nr];
-            begin(m_all, l_all, o_all);
+            begin(m_all, l_all, o);
             let view = self.view(head);
             let (first, last) = (ranges[0].0, ranges[nr - 1].1);
             for chunk in first / CHUNK..last.div_ceil(CHUNK) {
                 let view = &view;
+                let all = Some((&mut *m_all, &mut *l_all));
                 let mut args =
-                    ChunkArgs { view, chunk, q: scaled, ranges, softcap, s, m, l, o, kv };
-                // SAFETY: the slices have the lengths of `ChunkArgs` and `MergeArgs`.
-                unsafe {
-                    (ops.attention_chunk)(&mut args);
-                    (ops.attention_merge)(&mut MergeArgs { m, l, o, m_all, l_all, o_all });
-                }
+                    ChunkArgs { view, chunk, q: scaled, ranges, softcap, s, m, l, o, all, kv };
+                // SAFETY: the slices have the lengths of `ChunkArgs`.
+                unsafe { (ops.attention_chunk)(&mut args) }
             }
             for r in 0..nr {
                 let (t, h) = (t0 + r / nh, h0 + r % nh);
@@ -455,7 +450,7 @@ impl KvLayer {
                     let at = out.get().add(t * o_row + h * self.v_dim);
                     std::slice::from_raw_parts_mut(at, self.v_dim)
                 };
-                normalize(&o_all[r * v_pad..][..self.v_dim], l_all[r], out);
+                ops.scaled(&o[r * v_pad..][..self.v_dim], 1.0 / l_all[r], out);
             }
         });
     }
@@ -465,11 +460,4 @@ fn begin(m: &mut [f32], l: &mut [f32], o: &mut [f32]) {
     m.fill(f32::NEG_INFINITY);
     l.fill(0.0);
     o.fill(0.0);
-}
-
-fn normalize(o: &[f32], l: f32, out: &mut [f32]) {
-    let inverse = 1.0 / l;
-    for (out, o) in out.iter_mut().zip(o) {
-        *out = o * inverse;
-    }
 }

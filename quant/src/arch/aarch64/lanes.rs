@@ -197,13 +197,15 @@ unsafe impl<D: Dot> Lanes for Neon<D> {
         })
     }
     #[inline(always)]
-    unsafe fn store_i8_rounded(p: *mut i8, t: F) {
+    unsafe fn store_i8_rounded(p: *mut i8, t: [F; 4]) {
         unsafe {
-            // Narrowing keeps the low bits, which are the integer.
-            let n = each(t, |t| vmovn_s32(vreinterpretq_s32_f32(t)));
-            let low = vmovn_s16(vcombine_s16(n[0], n[1]));
-            let high = vmovn_s16(vcombine_s16(n[2], n[3]));
-            vst1q_s8(p, vcombine_s8(low, high));
+            for (i, t) in t.into_iter().enumerate() {
+                // Narrowing keeps the low bits, which are the integer.
+                let n = each(t, |t| vmovn_s32(vreinterpretq_s32_f32(t)));
+                let low = vmovn_s16(vcombine_s16(n[0], n[1]));
+                let high = vmovn_s16(vcombine_s16(n[2], n[3]));
+                vst1q_s8(p.add(16 * i), vcombine_s8(low, high));
+            }
         }
     }
     #[inline(always)]
