@@ -53,7 +53,7 @@ unsafe fn quantize_blocks<L: Lanes, const BY16: bool>(
             for (i, from) in from.iter_mut().enumerate().take(parts) {
                 let first = begin + SLOTS * i;
                 for (slot, from) in (first..).zip(from.iter_mut()) {
-                    // The width is a power of two; divided by it, a pointer would take as long as a block.
+                    // The width is a power of two, which the compiler cannot know: it would divide.
                     let (block, row) = (slot >> width.trailing_zeros(), slot & (width - 1));
                     let held = slot < slots && row < rows;
                     *from = if held { x.add(row * k + 32 * block) } else { zeros.as_ptr() };
