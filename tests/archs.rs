@@ -136,6 +136,10 @@ fn a_rewind_past_what_a_window_still_holds_forgets_everything() {
         assert!(matches!(session.prefill(&tokens[70..78]), Err(Error::Cancelled)));
         assert!(!session.rewind(20), "{name}: position 13 may be overwritten");
         assert_eq!(session.prefill(&tokens[..20]).unwrap(), cold(20), "{name}");
+        // Of the beginning nothing is missing, whatever was overwritten.
+        session.prefill(&tokens[20..]).unwrap();
+        assert!(session.rewind(0) && session.tokens().is_empty(), "{name}");
+        assert_eq!(session.prefill(&tokens[..70]).unwrap(), cold(70), "{name}");
     }
 }
 

@@ -51,9 +51,12 @@ impl KvCache {
     /// Whether all that position `n` attends to is still there once the positions from `n` on are
     /// given up.
     pub(crate) fn can_rewind(&self, h: &Hparams, n: usize) -> bool {
-        self.layers.iter().zip(&h.windows).all(|(layer, window)| {
-            let first = (n + 1).saturating_sub(*window);
-            self.stored <= layer.capacity() || first >= self.stored - layer.capacity()
-        })
+        // The first position attends to none before it.
+        let none_before = n == 0;
+        none_before
+            || self.layers.iter().zip(&h.windows).all(|(layer, window)| {
+                let first = (n + 1).saturating_sub(*window);
+                self.stored <= layer.capacity() || first >= self.stored - layer.capacity()
+            })
     }
 }
